@@ -1,0 +1,144 @@
+//! A real server: where connections go, with its weight and its counts.
+
+use core::net::SocketAddr;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use wvs_abi::{Server, ServerInfo, encode_address, server_flags, server_key};
+
+use crate::service::Protocol;
+use crate::stats::Traffic;
+
+/// The largest weight, as ipvsadm and keepalived document it.
+pub const WEIGHT_MAX: u32 = 65_535;
+
+/// One real server of one virtual service. Shared; everything that changes is atomic.
+#[derive(Debug)]
+pub struct RealServer {
+    id: u32,
+    address: SocketAddr,
+    key: u64,
+    configured_weight: u32,
+    weight: AtomicU32,
+    active: AtomicU32,
+    inactive: AtomicU32,
+    traffic: Traffic,
+}
+
+impl RealServer {
+    /// A server for `protocol` at `address` (RIP and port), without connections yet. `weight` is
+    /// cut to [`WEIGHT_MAX`]. `id` must be unique within the director and never be reused.
+    #[must_use]
+    pub fn new(id: u32, protocol: Protocol, address: SocketAddr, weight: u32) -> Self {
+        let weight = weight.min(WEIGHT_MAX);
+        let number = protocol.number(address.is_ipv6());
+        Self {
+            id,
+            address,
+            key: server_key(address.ip(), address.port(), number),
+            configured_weight: weight,
+            weight: AtomicU32::new(weight),
+            active: AtomicU32::new(0),
+            inactive: AtomicU32::new(0),
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// The number that plugins know the server by.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// RIP and port.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The effective weight; 0 means quiesced: no new connections, existing ones go on.
+    #[must_use]
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Relaxed)
+    }
+
+    /// Sets the effective weight, cut to [`WEIGHT_MAX`]. The caller tells the service's scheduler
+    /// with [`Service::servers_changed`](crate::service::Service::servers_changed).
+    pub fn set_weight(&self, weight: u32) {
+        self.weight.store(weight.min(WEIGHT_MAX), Relaxed);
+    }
+
+    /// Connections in an active state.
+    #[must_use]
+    pub fn active(&self) -> u32 {
+        self.active.load(Relaxed)
+    }
+
+    /// Connections in any other state, UDP's among them.
+    #[must_use]
+    pub fn inactive(&self) -> u32 {
+        self.inactive.load(Relaxed)
+    }
+
+    /// IPVS's measure of load: `active * 256 + inactive`.
+    #[must_use]
+    pub fn overhead(&self) -> u64 {
+        u64::from(self.active()).saturating_mul(256).saturating_add(u64::from(self.inactive()))
+    }
+
+    /// Connections, packets and octets so far.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// The server as a plugin sees it now.
+    #[must_use]
+    pub fn record(&self) -> Server {
+        Server {
+            id: self.id,
+            weight: self.weight(),
+            active: self.active(),
+            inactive: self.inactive(),
+            flags: server_flags::UP,
+            configured_weight: self.configured_weight,
+            key: self.key,
+        }
+    }
+
+    /// What a plugin with [`wvs_abi::caps::SERVER_INFO`] sees besides.
+    #[must_use]
+    pub fn info(&self) -> ServerInfo {
+        ServerInfo {
+            address: encode_address(self.address.ip()),
+            port: self.address.port(),
+            family: if self.address.is_ipv4() { 4 } else { 6 },
+            upper_threshold: 0,
+            lower_threshold: 0,
+            reserved: 0,
+        }
+    }
+
+    /// A new connection, which counts as inactive until its state says otherwise.
+    pub(crate) fn count_opened(&self) {
+        self.inactive.fetch_add(1, Relaxed);
+        self.traffic.count_connection();
+    }
+
+    /// A connection moved between active and inactive.
+    pub(crate) fn count_moved(&self, is_active: bool) {
+        let (from, to) = self.counts(!is_active);
+        from.fetch_sub(1, Relaxed);
+        to.fetch_add(1, Relaxed);
+    }
+
+    /// A connection that was active or not is gone.
+    pub(crate) fn count_closed(&self, was_active: bool) {
+        let (from, _) = self.counts(was_active);
+        from.fetch_sub(1, Relaxed);
+    }
+
+    /// The count that a connection with this activity is in, and the other one.
+    fn counts(&self, is_active: bool) -> (&AtomicU32, &AtomicU32) {
+        if is_active { (&self.active, &self.inactive) } else { (&self.inactive, &self.active) }
+    }
+}

@@ -1,0 +1,297 @@
+//! A virtual service: an address of the director's, its real servers and its scheduler.
+
+use core::fmt;
+use core::net::IpAddr;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use wvs_abi::Request;
+
+use crate::connection::state::Timeouts;
+use crate::random::Random;
+use crate::real_server::RealServer;
+use crate::scheduler::{Pick, Scheduler, weighted_least_connections};
+use crate::stats::Counter;
+
+/// What a virtual service carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP or ICMPv6 echo requests and their replies; the identifier stands in for a port.
+    Icmp,
+}
+
+impl Protocol {
+    /// The IP protocol number; only ICMP's depends on the family.
+    #[must_use]
+    pub const fn number(self, is_ipv6: bool) -> u8 {
+        match (self, is_ipv6) {
+            (Self::Tcp, _) => 6,
+            (Self::Udp, _) => 17,
+            (Self::Icmp, false) => 1,
+            (Self::Icmp, true) => 58,
+        }
+    }
+
+    /// `tcp`, `udp` or `icmp`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Icmp => "icmp",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a virtual service is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceAddress {
+    /// The protocol it carries.
+    pub protocol: Protocol,
+    /// The virtual address.
+    pub vip: IpAddr,
+    /// The virtual port, above 0; 0 for ICMP.
+    pub port: u16,
+}
+
+impl fmt::Display for ServiceAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.protocol, self.vip) {
+            (Protocol::Icmp, vip) => write!(f, "{vip}/icmp"),
+            (protocol, IpAddr::V4(vip)) => write!(f, "{vip}:{}/{protocol}", self.port),
+            (protocol, IpAddr::V6(vip)) => write!(f, "[{vip}]:{}/{protocol}", self.port),
+        }
+    }
+}
+
+/// What a client gets when no real server may take its connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnNoServer {
+    /// TCP: a reset; anything else: ICMP port unreachable.
+    #[default]
+    Reset,
+    /// ICMP port unreachable, as IPVS does.
+    Icmp,
+    /// Nothing.
+    Drop,
+}
+
+/// What happens to a TCP segment in the middle of a connection that the director does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnStray {
+    /// The sender gets a reset, so that it need not wait for a timeout.
+    #[default]
+    Reset,
+    /// Nothing.
+    Drop,
+    /// It is scheduled like a first packet. For schedulers that give the same client the same
+    /// server: connections then survive a restart of the director.
+    Pickup,
+}
+
+/// A virtual service as configured.
+#[derive(Debug)]
+pub struct ServiceConfig {
+    /// Unique within the director.
+    pub id: u32,
+    /// Unique within the director, for people.
+    pub name: String,
+    /// What clients connect to.
+    pub address: ServiceAddress,
+    /// How long silent connections live.
+    pub timeouts: Timeouts,
+    /// See [`OnNoServer`].
+    pub on_no_server: OnNoServer,
+    /// See [`OnStray`].
+    pub on_stray: OnStray,
+    /// The real servers, in the order that schedulers see them in.
+    pub servers: Vec<Arc<RealServer>>,
+    /// Seed of the numbers that the scheduler gets with each request.
+    pub seed: u64,
+}
+
+/// How the connections of a service were placed.
+#[derive(Debug, Default)]
+pub struct SchedulingCounters {
+    /// Answers of the scheduler that were followed.
+    pub picked: Counter,
+    /// Connections placed by [`weighted_least_connections`] because the scheduler had no answer.
+    pub fallback: Counter,
+    /// Connections that no server could take.
+    pub no_server: Counter,
+}
+
+/// A virtual service at work.
+pub struct Service {
+    config: ServiceConfig,
+    seat: Mutex<Seat>,
+    counters: SchedulingCounters,
+}
+
+/// The scheduler and what belongs to it, behind the service's one lock.
+struct Seat {
+    scheduler: Box<dyn Scheduler>,
+    random: Random,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// Puts a service to work; `scheduler` is told of its servers here.
+    #[must_use]
+    pub fn new(config: ServiceConfig, mut scheduler: Box<dyn Scheduler>) -> Self {
+        scheduler.servers_changed(&config.servers);
+        let random = Random::new(config.seed);
+        Self {
+            config,
+            seat: Mutex::new(Seat { scheduler, random }),
+            counters: SchedulingCounters::default(),
+        }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.config.id
+    }
+
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// What clients connect to.
+    #[must_use]
+    pub fn address(&self) -> ServiceAddress {
+        self.config.address
+    }
+
+    /// Its real servers, in the order of the configuration.
+    #[must_use]
+    pub fn servers(&self) -> &[Arc<RealServer>] {
+        &self.config.servers
+    }
+
+    /// How long its silent connections live.
+    #[must_use]
+    pub fn timeouts(&self) -> &Timeouts {
+        &self.config.timeouts
+    }
+
+    /// How its connections were placed so far.
+    #[must_use]
+    pub fn counters(&self) -> &SchedulingCounters {
+        &self.counters
+    }
+
+    pub(crate) fn on_no_server(&self) -> OnNoServer {
+        self.config.on_no_server
+    }
+
+    pub(crate) fn on_stray(&self) -> OnStray {
+        self.config.on_stray
+    }
+
+    /// Replaces the scheduler between two decisions. Established connections never notice: they
+    /// do not meet it. The old one is returned, to be dropped where that costs nobody time.
+    pub fn replace_scheduler(&self, mut scheduler: Box<dyn Scheduler>) -> Box<dyn Scheduler> {
+        let mut seat = self.seat();
+        scheduler.servers_changed(&self.config.servers);
+        core::mem::replace(&mut seat.scheduler, scheduler)
+    }
+
+    /// Tells the scheduler that a weight was changed.
+    pub fn servers_changed(&self) {
+        self.seat().scheduler.servers_changed(&self.config.servers);
+    }
+
+    /// The server for a new connection; `None` when no server may take it. `request` needs neither
+    /// service nor random number filled in. Cost: the service's lock and the scheduler's time.
+    pub(crate) fn pick(&self, mut request: Request) -> Option<&Arc<RealServer>> {
+        let servers = self.servers();
+        request.service_id = self.config.id;
+        let pick = {
+            let seat = &mut *self.seat();
+            request.random = seat.random.next();
+            seat.scheduler.schedule(&request, servers)
+        };
+        let picked = match pick {
+            Pick::Server(index) => servers.get(index).filter(|server| server.weight() > 0),
+            Pick::NoServer => {
+                self.counters.no_server.count();
+                return None;
+            }
+            Pick::Defer => None,
+        };
+        if picked.is_some() {
+            self.counters.picked.count();
+            return picked;
+        }
+        let fallback = weighted_least_connections(servers).and_then(|index| servers.get(index));
+        match fallback {
+            Some(_) => self.counters.fallback.count(),
+            None => self.counters.no_server.count(),
+        }
+        fallback
+    }
+
+    /// A scheduler that panicked left its own state behind, nothing of ours: carry on with it.
+    fn seat(&self) -> MutexGuard<'_, Seat> {
+        self.seat.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All virtual services of a director.
+#[derive(Debug, Default)]
+pub struct Services {
+    list: Vec<Arc<Service>>,
+    by_address: HashMap<ServiceAddress, Arc<Service>, foldhash::fast::FixedState>,
+    vips: HashSet<IpAddr, foldhash::fast::FixedState>,
+}
+
+impl Services {
+    /// Indexes `list`. Of two services with one address the later one is reached.
+    #[must_use]
+    pub fn new(list: Vec<Arc<Service>>) -> Self {
+        let mut by_address = HashMap::default();
+        let mut vips = HashSet::default();
+        for service in &list {
+            by_address.insert(service.address(), Arc::clone(service));
+            vips.insert(service.address().vip);
+        }
+        Self { list, by_address, vips }
+    }
+
+    /// Every service, in the order of the configuration.
+    #[must_use]
+    pub fn list(&self) -> &[Arc<Service>] {
+        &self.list
+    }
+
+    /// The service at exactly this address.
+    #[must_use]
+    pub fn find(&self, address: &ServiceAddress) -> Option<&Arc<Service>> {
+        self.by_address.get(address)
+    }
+
+    /// Whether some service has this virtual address.
+    #[must_use]
+    pub fn is_vip(&self, address: IpAddr) -> bool {
+        self.vips.contains(&address)
+    }
+}
