@@ -121,7 +121,6 @@ impl RealServer {
     /// A new connection, which counts as inactive until its state says otherwise.
     pub(crate) fn count_opened(&self) {
         self.inactive.fetch_add(1, Relaxed);
-        self.traffic.count_connection();
     }
 
     /// A connection moved between active and inactive.

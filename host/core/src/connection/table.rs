@@ -1,0 +1,215 @@
+//! The connection table: every connection once, found under both of its tuples.
+
+use core::net::{Ipv4Addr, Ipv6Addr};
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use super::Connection;
+use super::expiry::Roll;
+use super::tuple::Tuple;
+use crate::packet::address::Address;
+use crate::stats::Counter;
+use crate::time::Moment;
+
+/// Locks that a table is divided among. More threads than any director has queues.
+const SHARDS: usize = 64;
+
+/// The tables of both families, under one limit.
+#[derive(Debug)]
+pub struct Tables {
+    pub(crate) v4: Table<Ipv4Addr>,
+    pub(crate) v6: Table<Ipv6Addr>,
+    connections_max: usize,
+    live: AtomicUsize,
+    counters: TableCounters,
+}
+
+/// How the connection table fared.
+#[derive(Debug, Default)]
+pub struct TableCounters {
+    /// Connections opened.
+    pub opened: Counter,
+    /// Connections that were silent for too long.
+    pub expired: Counter,
+    /// Connections that made way for a new one with the same tuple.
+    pub replaced: Counter,
+}
+
+/// The connections of one family. No method hands out a lock: what is found is shared.
+#[derive(Debug)]
+pub struct Table<A: Address> {
+    index: DashMap<Tuple<A>, Arc<Connection<A>>, Hasher>,
+    roll: Roll<A>,
+}
+
+/// Fast, and keyed by a seed that clients do not know, so that they cannot choose their tuples to
+/// fall into one bucket.
+type Hasher = foldhash::quality::FixedState;
+
+/// Why a connection was not put into the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The limit is reached.
+    Full,
+    /// Another connection has the same reply tuple.
+    ReplyTaken,
+}
+
+impl Tables {
+    /// Empty tables for at most `connections_max` connections together.
+    pub(crate) fn new(connections_max: usize, hash_seed: u64) -> Self {
+        let hasher = Hasher::with_seed(hash_seed);
+        Self {
+            v4: Table::new(hasher.clone()),
+            v6: Table::new(hasher),
+            connections_max,
+            live: AtomicUsize::new(0),
+            counters: TableCounters::default(),
+        }
+    }
+
+    /// Connections at this moment.
+    pub(crate) fn live(&self) -> usize {
+        self.live.load(Relaxed)
+    }
+
+    /// Whether another connection would be refused.
+    pub(crate) fn is_full(&self) -> bool {
+        self.live() >= self.connections_max
+    }
+
+    pub(crate) fn counters(&self) -> &TableCounters {
+        &self.counters
+    }
+
+    /// Puts a connection in place. The answer is the connection that has the tuple from now on:
+    /// this one, or the one that another thread opened for it a moment earlier.
+    pub(crate) fn insert<A: Address>(
+        &self,
+        connection: Connection<A>,
+    ) -> Result<Arc<Connection<A>>, Refusal> {
+        let connection = Arc::new(connection);
+        if self.live.fetch_add(1, Relaxed) >= self.connections_max {
+            self.live.fetch_sub(1, Relaxed);
+            connection.close();
+            return Err(Refusal::Full);
+        }
+        let table = A::table(self);
+        match table.index(&connection) {
+            Ok(None) => {
+                self.counters.opened.count();
+                connection.server.traffic().count_connection();
+                table.roll.add(Arc::clone(&connection));
+                Ok(connection)
+            }
+            other => {
+                self.live.fetch_sub(1, Relaxed);
+                connection.close();
+                other.map(|winner| winner.unwrap_or(connection))
+            }
+        }
+    }
+
+    /// Takes a connection out so that its tuples are free. True for exactly one caller.
+    fn remove<A: Address>(&self, connection: &Connection<A>) -> bool {
+        let is_first = connection.close();
+        if is_first {
+            A::table(self).unindex(connection);
+            self.live.fetch_sub(1, Relaxed);
+        }
+        is_first
+    }
+
+    /// Takes a connection out to make way for a new one.
+    pub(crate) fn replace<A: Address>(&self, connection: &Connection<A>) {
+        if self.remove(connection) {
+            self.counters.replaced.count();
+        }
+    }
+
+    /// Takes out what expired of a bounded number of connections; see [`Roll::sweep`].
+    pub(crate) fn sweep(&self, now: Moment) -> usize {
+        let expired =
+            self.sweep_family::<Ipv4Addr>(now).saturating_add(self.sweep_family::<Ipv6Addr>(now));
+        self.counters.expired.add(u64::try_from(expired).unwrap_or(u64::MAX));
+        expired
+    }
+
+    fn sweep_family<A: Address>(&self, now: Moment) -> usize {
+        A::table(self).roll.sweep(now, |connection| self.remove(connection))
+    }
+}
+
+impl<A: Address> Table<A> {
+    fn new(hasher: Hasher) -> Self {
+        Self { index: DashMap::with_hasher_and_shard_amount(hasher, SHARDS), roll: Roll::default() }
+    }
+
+    /// The connection that has `tuple` as its original or its reply. Cost: one hash, one shared
+    /// lock for the look, one reference count.
+    #[inline]
+    #[must_use]
+    pub fn find(&self, tuple: &Tuple<A>) -> Option<Arc<Connection<A>>> {
+        self.index.get(tuple).map(|found| Arc::clone(found.value()))
+    }
+
+    /// Every connection of the moment, in no order. For listings and tests: it copies them all.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<Arc<Connection<A>>> {
+        self.roll.snapshot()
+    }
+
+    /// Indexes under the reply tuple, then under the original: whoever has the original won, and no
+    /// packet finds a connection whose replies would not be found. `Ok(Some(winner))` when another
+    /// thread was first with the original; then nothing of this connection remains.
+    fn index(
+        &self,
+        connection: &Arc<Connection<A>>,
+    ) -> Result<Option<Arc<Connection<A>>>, Refusal> {
+        loop {
+            // The lock on the entry is held for this statement only: never two at once.
+            let holder = match self.index.entry(connection.reply) {
+                Entry::Vacant(entry) => {
+                    entry.insert(Arc::clone(connection));
+                    None
+                }
+                Entry::Occupied(entry) => Some(Arc::clone(entry.get())),
+            };
+            match holder {
+                None => break,
+                // The same client's same packet on another thread, with the same choice of server:
+                // in a moment it has the original too, or gave up for a third one.
+                Some(other) if other.original == connection.original => {
+                    if let Some(winner) = self.find(&connection.original) {
+                        return Ok(Some(winner));
+                    }
+                    core::hint::spin_loop();
+                }
+                Some(_) => return Err(Refusal::ReplyTaken),
+            }
+        }
+        let winner = match self.index.entry(connection.original) {
+            Entry::Vacant(entry) => {
+                entry.insert(Arc::clone(connection));
+                None
+            }
+            Entry::Occupied(entry) => Some(Arc::clone(entry.get())),
+        };
+        if winner.is_some() {
+            self.index.remove_if(&connection.reply, |_, other| Arc::ptr_eq(other, connection));
+        }
+        Ok(winner)
+    }
+
+    /// The other way round.
+    fn unindex(&self, connection: &Connection<A>) {
+        let is_same = |_: &Tuple<A>, other: &Arc<Connection<A>>| {
+            core::ptr::eq(Arc::as_ptr(other), connection)
+        };
+        self.index.remove_if(&connection.original, is_same);
+        self.index.remove_if(&connection.reply, is_same);
+    }
+}

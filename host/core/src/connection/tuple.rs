@@ -1,0 +1,50 @@
+//! What tells one connection's packets from another's.
+
+use core::fmt;
+
+use crate::service::Protocol;
+
+/// Source, destination and protocol of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tuple<A> {
+    /// Source address.
+    pub source: A,
+    /// Destination address.
+    pub destination: A,
+    /// Source port; an echo request's identifier.
+    pub source_port: u16,
+    /// Destination port; an echo reply's identifier.
+    pub destination_port: u16,
+    /// What the ports are ports of.
+    pub protocol: Protocol,
+}
+
+impl<A: Copy> Tuple<A> {
+    /// The same packet sent back.
+    #[must_use]
+    pub const fn inverted(&self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol: self.protocol,
+        }
+    }
+}
+
+impl<A: fmt::Display> fmt::Display for Tuple<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, destination, source_port, destination_port, protocol } = self;
+        write!(f, "{protocol} {source} {source_port} -> {destination} {destination_port}")
+    }
+}
+
+/// Which way a packet of a connection goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the client, as the connection's original tuple.
+    Original,
+    /// From the real server, as its reply tuple.
+    Reply,
+}

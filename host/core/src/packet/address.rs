@@ -1,0 +1,147 @@
+//! What IPv4 and IPv6 have in common, so that everything behind the header is written once.
+
+use core::fmt;
+use core::hash::Hash;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::checksum::{Difference, Sum};
+use super::ipv4::{self, Ipv4Header};
+use super::ipv6::{self, Ipv6Header};
+use super::{Icmp, Ip, icmp};
+use crate::connection::table::{Table, Tables};
+use crate::verdict::DropReason;
+
+/// An IP address of one family; [`Ipv4Addr`] and [`Ipv6Addr`], and no others.
+pub trait Address:
+    Copy + Eq + Hash + Into<IpAddr> + fmt::Debug + fmt::Display + Send + Sync + Sized + 'static
+{
+    /// The header that carries such addresses.
+    type Header<'a>: IpHeader<Address = Self>;
+
+    /// IPv6 rather than IPv4.
+    const IS_IPV6: bool;
+
+    /// The protocol number of this family's ICMP.
+    const ICMP: u8;
+
+    /// Splits a packet into header and payload.
+    ///
+    /// # Errors
+    /// The family's own drop reasons; see [`ipv4::parse`] and [`ipv6::parse`].
+    fn parse(octets: &mut [u8]) -> Result<Ip<'_, Self>, DropReason>;
+
+    /// As [`parse`](Self::parse) for the beginning of a packet as an ICMP error quotes it: lengths
+    /// may say more than is there, and the payload is what there is.
+    ///
+    /// # Errors
+    /// [`DropReason::IcmpQuote`] when even the header is cut off or impossible,
+    /// [`DropReason::Fragment`] for a fragment without the transport header.
+    fn parse_quote(octets: &mut [u8]) -> Result<Ip<'_, Self>, DropReason>;
+
+    /// What an ICMP message of this family is about.
+    fn icmp(kind: u8, code: u8) -> Icmp;
+
+    /// The sum of the address's octets.
+    fn sum(self) -> Sum;
+
+    /// The address of this family, `None` for one of the other.
+    fn from_ip(address: IpAddr) -> Option<Self>;
+
+    /// The connection table of this family.
+    fn table(tables: &Tables) -> &Table<Self>;
+}
+
+/// The part of an IP header that a director reads and writes.
+pub trait IpHeader {
+    /// The addresses it carries.
+    type Address;
+
+    /// Time to live or hop limit.
+    fn hop_limit(&self) -> u8;
+
+    /// The source address.
+    fn source(&self) -> Self::Address;
+
+    /// The destination address.
+    fn destination(&self) -> Self::Address;
+
+    /// Replaces the source address. `difference` is what that changes in a sum over the header.
+    fn set_source(&mut self, address: Self::Address, difference: Difference);
+
+    /// Replaces the destination address. `difference` is what that changes in a sum over the header.
+    fn set_destination(&mut self, address: Self::Address, difference: Difference);
+}
+
+impl Address for Ipv4Addr {
+    type Header<'a> = Ipv4Header<'a>;
+
+    const IS_IPV6: bool = false;
+    const ICMP: u8 = 1;
+
+    #[inline]
+    fn parse(octets: &mut [u8]) -> Result<Ip<'_, Self>, DropReason> {
+        ipv4::parse(octets)
+    }
+
+    fn parse_quote(octets: &mut [u8]) -> Result<Ip<'_, Self>, DropReason> {
+        ipv4::parse_quote(octets)
+    }
+
+    fn icmp(kind: u8, code: u8) -> Icmp {
+        icmp::classify_v4(kind, code)
+    }
+
+    #[inline]
+    fn sum(self) -> Sum {
+        Sum::default().number(u32::from_be_bytes(self.octets()))
+    }
+
+    fn from_ip(address: IpAddr) -> Option<Self> {
+        match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    #[inline]
+    fn table(tables: &Tables) -> &Table<Self> {
+        &tables.v4
+    }
+}
+
+impl Address for Ipv6Addr {
+    type Header<'a> = Ipv6Header<'a>;
+
+    const IS_IPV6: bool = true;
+    const ICMP: u8 = 58;
+
+    #[inline]
+    fn parse(octets: &mut [u8]) -> Result<Ip<'_, Self>, DropReason> {
+        ipv6::parse(octets)
+    }
+
+    fn parse_quote(octets: &mut [u8]) -> Result<Ip<'_, Self>, DropReason> {
+        ipv6::parse_quote(octets)
+    }
+
+    fn icmp(kind: u8, code: u8) -> Icmp {
+        icmp::classify_v6(kind, code)
+    }
+
+    #[inline]
+    fn sum(self) -> Sum {
+        self.segments().into_iter().fold(Sum::default(), Sum::word)
+    }
+
+    fn from_ip(address: IpAddr) -> Option<Self> {
+        match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some(address),
+        }
+    }
+
+    #[inline]
+    fn table(tables: &Tables) -> &Table<Self> {
+        &tables.v6
+    }
+}

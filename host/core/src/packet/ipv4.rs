@@ -1,0 +1,121 @@
+//! IPv4 headers.
+//!
+//! Read first: RFC 791 section 3.1; RFC 1812 section 5.2.2 (what a router checks).
+
+use core::net::Ipv4Addr;
+
+use super::Ip;
+use super::address::IpHeader;
+use super::checksum::Difference;
+use crate::verdict::DropReason;
+
+/// The 20 octets that every IPv4 header has. Made by [`parse`], so no access can fail.
+#[derive(Debug)]
+pub struct Ipv4Header<'a>(&'a mut [u8; 20]);
+
+/// Splits a packet into header and payload. Options are skipped and left as they are; octets
+/// beyond the total length belong to neither.
+///
+/// The header's checksum is not verified: the kernel did so before it handed the packet on, and
+/// incremental updates keep a wrong one wrong.
+///
+/// # Errors
+/// [`DropReason::Ipv4Header`], [`DropReason::Ipv4Length`], and [`DropReason::Fragment`] for every
+/// fragment, the first one included.
+#[inline]
+pub fn parse(octets: &mut [u8]) -> Result<Ip<'_, Ipv4Addr>, DropReason> {
+    let available = octets.len();
+    let (header, rest) = octets.split_first_chunk_mut::<20>().ok_or(DropReason::Ipv4Header)?;
+    let header = Ipv4Header(header);
+    let options = header.length().checked_sub(20).ok_or(DropReason::Ipv4Header)?;
+    let total = header.total_length();
+    if total > available {
+        return Err(DropReason::Ipv4Length);
+    }
+    let payload = total.checked_sub(header.length()).ok_or(DropReason::Ipv4Length)?;
+    if header.is_fragment() {
+        return Err(DropReason::Fragment);
+    }
+    let rest = rest.get_mut(options..).ok_or(DropReason::Ipv4Header)?;
+    let payload = rest.get_mut(..payload).ok_or(DropReason::Ipv4Length)?;
+    Ok(Ip { protocol: header.protocol(), header, payload, length: total })
+}
+
+/// As [`parse`] for the beginning of a packet, whose payload goes as far as the octets do.
+///
+/// # Errors
+/// [`DropReason::IcmpQuote`] for an impossible header, [`DropReason::Fragment`] for a fragment that
+/// is not the first.
+pub fn parse_quote(octets: &mut [u8]) -> Result<Ip<'_, Ipv4Addr>, DropReason> {
+    let length = octets.len();
+    let (header, rest) = octets.split_first_chunk_mut::<20>().ok_or(DropReason::IcmpQuote)?;
+    let header = Ipv4Header(header);
+    let options = header.length().checked_sub(20).filter(|_| header.0[0] >> 4 == 4);
+    let payload =
+        options.and_then(|options| rest.get_mut(options..)).ok_or(DropReason::IcmpQuote)?;
+    if header.fragment_offset() != 0 {
+        return Err(DropReason::Fragment);
+    }
+    Ok(Ip { protocol: header.protocol(), header, payload, length })
+}
+
+impl Ipv4Header<'_> {
+    /// Octets of the header with its options, 0 to 60.
+    fn length(&self) -> usize {
+        usize::from(self.0[0] & 0x0f).saturating_mul(4)
+    }
+
+    fn total_length(&self) -> usize {
+        usize::from(u16::from_be_bytes([self.0[2], self.0[3]]))
+    }
+
+    /// More fragments to come, or an offset above 0.
+    fn is_fragment(&self) -> bool {
+        self.0[6] & 0x20 != 0 || self.fragment_offset() != 0
+    }
+
+    /// In units of 8 octets.
+    fn fragment_offset(&self) -> u16 {
+        u16::from_be_bytes([self.0[6], self.0[7]]) & 0x1fff
+    }
+
+    fn protocol(&self) -> u8 {
+        self.0[9]
+    }
+
+    fn update_checksum(&mut self, difference: Difference) {
+        let checksum = difference.update(u16::from_be_bytes([self.0[10], self.0[11]]));
+        [self.0[10], self.0[11]] = checksum.to_be_bytes();
+    }
+}
+
+impl IpHeader for Ipv4Header<'_> {
+    type Address = Ipv4Addr;
+
+    #[inline]
+    fn hop_limit(&self) -> u8 {
+        self.0[8]
+    }
+
+    #[inline]
+    fn source(&self) -> Ipv4Addr {
+        Ipv4Addr::new(self.0[12], self.0[13], self.0[14], self.0[15])
+    }
+
+    #[inline]
+    fn destination(&self) -> Ipv4Addr {
+        Ipv4Addr::new(self.0[16], self.0[17], self.0[18], self.0[19])
+    }
+
+    #[inline]
+    fn set_source(&mut self, address: Ipv4Addr, difference: Difference) {
+        [self.0[12], self.0[13], self.0[14], self.0[15]] = address.octets();
+        self.update_checksum(difference);
+    }
+
+    #[inline]
+    fn set_destination(&mut self, address: Ipv4Addr, difference: Difference) {
+        [self.0[16], self.0[17], self.0[18], self.0[19]] = address.octets();
+        self.update_checksum(difference);
+    }
+}

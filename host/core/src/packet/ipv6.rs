@@ -1,0 +1,136 @@
+//! IPv6 headers and the extension headers behind them.
+//!
+//! Read first: RFC 8200 sections 3 and 4; RFC 6946 (atomic fragments).
+
+use core::net::Ipv6Addr;
+
+use super::Ip;
+use super::address::IpHeader;
+use super::checksum::Difference;
+use crate::verdict::DropReason;
+
+/// The 40 octets of every IPv6 header. Made by [`parse`], so no access can fail.
+#[derive(Debug)]
+pub struct Ipv6Header<'a>(&'a mut [u8; 40]);
+
+/// Extension headers walked before a packet is refused. RFC 8200 knows eight kinds; real traffic
+/// has one or two.
+pub const EXTENSIONS_MAX: usize = 8;
+
+/// Splits a packet into header and payload, which begins behind the extension headers. Octets
+/// beyond the payload length belong to neither.
+///
+/// # Errors
+/// [`DropReason::Ipv6Header`], [`DropReason::Ipv6Length`], [`DropReason::Ipv6Extensions`] for
+/// headers that are cut off or more than [`EXTENSIONS_MAX`], and [`DropReason::Fragment`] for every
+/// fragment but an atomic one, which is a whole packet (RFC 6946).
+#[inline]
+pub fn parse(octets: &mut [u8]) -> Result<Ip<'_, Ipv6Addr>, DropReason> {
+    let (header, rest) = octets.split_first_chunk_mut::<40>().ok_or(DropReason::Ipv6Header)?;
+    let header = Ipv6Header(header);
+    let payload = header.payload_length();
+    let length = payload.saturating_add(40);
+    let payload = rest.get_mut(..payload).ok_or(DropReason::Ipv6Length)?;
+    let (protocol, payload) = skip_extensions(header.next_header(), payload)?;
+    Ok(Ip { protocol, header, payload, length })
+}
+
+/// Walks from a next-header number to the first header that is no extension.
+fn skip_extensions(mut next: u8, mut rest: &mut [u8]) -> Result<(u8, &mut [u8]), DropReason> {
+    const HOP_BY_HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    const AUTHENTICATION: u8 = 51;
+    const DESTINATION: u8 = 60;
+
+    for _ in 0..=EXTENSIONS_MAX {
+        let &[following, length, high, low, ..] = &*rest else {
+            return match next {
+                HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION => {
+                    Err(DropReason::Ipv6Extensions)
+                }
+                _ => Ok((next, rest)),
+            };
+        };
+        let octets = match next {
+            HOP_BY_HOP | ROUTING | DESTINATION => {
+                usize::from(length).saturating_add(1).saturating_mul(8)
+            }
+            // RFC 4302 section 2.2: in units of four octets, minus two.
+            AUTHENTICATION => usize::from(length).saturating_add(2).saturating_mul(4),
+            FRAGMENT => {
+                // Offset (13 bits), two reserved bits, and whether more fragments follow.
+                if u16::from_be_bytes([high, low]) & 0xfff9 != 0 {
+                    return Err(DropReason::Fragment);
+                }
+                8
+            }
+            _ => return Ok((next, rest)),
+        };
+        rest = rest.get_mut(octets..).ok_or(DropReason::Ipv6Extensions)?;
+        next = following;
+    }
+    Err(DropReason::Ipv6Extensions)
+}
+
+/// As [`parse`] for the beginning of a packet, whose payload goes as far as the octets do.
+///
+/// # Errors
+/// [`DropReason::IcmpQuote`] for an impossible header, and as [`parse`] for what follows it.
+pub fn parse_quote(octets: &mut [u8]) -> Result<Ip<'_, Ipv6Addr>, DropReason> {
+    let length = octets.len();
+    let (header, rest) = octets.split_first_chunk_mut::<40>().ok_or(DropReason::IcmpQuote)?;
+    let header = Ipv6Header(header);
+    if header.0[0] >> 4 != 6 {
+        return Err(DropReason::IcmpQuote);
+    }
+    let (protocol, payload) = skip_extensions(header.next_header(), rest)?;
+    Ok(Ip { protocol, header, payload, length })
+}
+
+impl Ipv6Header<'_> {
+    fn payload_length(&self) -> usize {
+        usize::from(u16::from_be_bytes([self.0[4], self.0[5]]))
+    }
+
+    fn next_header(&self) -> u8 {
+        self.0[6]
+    }
+}
+
+impl IpHeader for Ipv6Header<'_> {
+    type Address = Ipv6Addr;
+
+    #[inline]
+    fn hop_limit(&self) -> u8 {
+        self.0[7]
+    }
+
+    #[inline]
+    fn source(&self) -> Ipv6Addr {
+        let (_, addresses) = self.0.split_at(8);
+        addresses
+            .first_chunk::<16>()
+            .map_or(Ipv6Addr::UNSPECIFIED, |octets| Ipv6Addr::from(*octets))
+    }
+
+    #[inline]
+    fn destination(&self) -> Ipv6Addr {
+        self.0.last_chunk::<16>().map_or(Ipv6Addr::UNSPECIFIED, |octets| Ipv6Addr::from(*octets))
+    }
+
+    #[inline]
+    fn set_source(&mut self, address: Ipv6Addr, _: Difference) {
+        let (_, addresses) = self.0.split_at_mut(8);
+        if let Some(source) = addresses.first_chunk_mut::<16>() {
+            *source = address.octets();
+        }
+    }
+
+    #[inline]
+    fn set_destination(&mut self, address: Ipv6Addr, _: Difference) {
+        if let Some(destination) = self.0.last_chunk_mut::<16>() {
+            *destination = address.octets();
+        }
+    }
+}
