@@ -1,1 +1,151 @@
-//! To come.
+//! Write a scheduler plugin for the WebAssembly Virtual Server in Rust.
+//!
+//! A plugin is a crate with `crate-type = ["cdylib", "rlib"]`, an implementation of [`Scheduler`]
+//! and one line, [`export!`]:
+//!
+//! ```
+//! use wvs_sdk::{Pick, Request, Scheduler, Server, caps};
+//!
+//! /// Every client's port decides.
+//! pub struct ByPort;
+//!
+//! impl Scheduler for ByPort {
+//!     const CAPS: u32 = caps::PURE;
+//!
+//!     fn new(_config: &str) -> Result<Self, String> {
+//!         Ok(Self)
+//!     }
+//!
+//!     fn schedule(&mut self, request: &Request, servers: &[Server]) -> Pick {
+//!         let available = || servers.iter().enumerate().filter(|(_, server)| server.is_available());
+//!         let wanted = usize::from(request.client_port) % available().count().max(1);
+//!         available().nth(wanted).map_or(Pick::NoServer, |(index, _)| Pick::Server(index))
+//!     }
+//! }
+//!
+//! wvs_sdk::export!(ByPort);
+//!
+//! // A scheduler is an ordinary value: its tests are ordinary tests.
+//! let servers = [Server { id: 1, weight: 0, ..Server::default() }, Server { id: 2, weight: 1, ..Server::default() }];
+//! assert_eq!(ByPort.schedule(&Request::default(), &servers), Pick::Server(1));
+//! ```
+//!
+//! `cargo build --release --target wasm32-unknown-unknown` turns it into the module that the
+//! director loads. There is nothing else to call: clock and randomness stand in the [`Request`], so
+//! that the same requests always lead to the same picks.
+
+#![forbid(unsafe_code)]
+
+#[doc(hidden)]
+pub mod plugin;
+
+pub use wvs_abi::{Request, Server, ServerInfo, caps, server_flags};
+
+/// A scheduler's answer to one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pick {
+    /// The server at this index of the list. It must be [available](Server::is_available).
+    Server(usize),
+    /// No server can take the connection: the client is refused as the virtual service says.
+    NoServer,
+    /// The director decides, by weighted least connections.
+    Defer,
+}
+
+/// Chooses the real server for the first packet of a connection.
+///
+/// There is one value of the type for each virtual service that uses the plugin. The director asks
+/// it one question at a time, so it may keep what it wants in `self`. It must answer within a
+/// limit of executed instructions and memory; where it panics or does not return, the director
+/// decides by itself and starts a new value.
+pub trait Scheduler: Sized {
+    /// What the scheduler needs and promises: bits of [`caps`].
+    ///
+    /// With [`caps::COUNTERS`] the director refreshes [`Server::active`] and [`Server::inactive`]
+    /// before each decision; without, they are 0 or stale and a decision is cheaper. A scheduler
+    /// with [`caps::PURE`] gives the same answer to the same request over the same servers.
+    const CAPS: u32 = caps::COUNTERS;
+
+    /// A scheduler as the service's `config` wants it: JSON text, empty when there is none.
+    ///
+    /// # Errors
+    /// What is wrong with `config`, for the person who wrote it. The director then refuses the
+    /// whole configuration. Up to about 250 octets of it are shown.
+    fn new(config: &str) -> Result<Self, String>;
+
+    /// Called after [`new`](Self::new) and whenever a server was added or removed or its weight
+    /// changed: the place to build a table. Counters changing do not lead here.
+    fn servers_changed(&mut self, servers: &[Server]) {
+        let _ = servers;
+    }
+
+    /// Called before each [`servers_changed`](Self::servers_changed), in the same order, for
+    /// schedulers with [`caps::SERVER_INFO`].
+    fn server_info_changed(&mut self, info: &[ServerInfo]) {
+        let _ = info;
+    }
+
+    /// Picks for `request` from `servers`, which stand in the order of the configuration.
+    fn schedule(&mut self, request: &Request, servers: &[Server]) -> Pick;
+}
+
+/// Makes a crate a plugin: exports what the director calls, for the given [`Scheduler`].
+///
+/// Once per crate. Builds for anything but wasm only check that the type is a scheduler, so the
+/// crate can be tested natively and linked together with other plugins.
+#[macro_export]
+macro_rules! export {
+    ($scheduler:ty) => {
+        const _: () = {
+            const fn is_scheduler<S: $crate::Scheduler>() {}
+            is_scheduler::<$scheduler>();
+
+            #[cfg(target_arch = "wasm32")]
+            mod exports {
+                use super::*;
+                use ::core::cell::RefCell;
+
+                use $crate::plugin::Plugin;
+
+                ::std::thread_local! {
+                    static PLUGIN: RefCell<Plugin<$scheduler>> =
+                        const { RefCell::new(Plugin::new()) };
+                }
+
+                fn with<R>(call: impl FnOnce(&mut Plugin<$scheduler>) -> R) -> R {
+                    PLUGIN.with_borrow_mut(call)
+                }
+
+                #[unsafe(no_mangle)]
+                extern "C" fn wvs_abi() -> u32 {
+                    $crate::plugin::ABI_VERSION
+                }
+
+                #[unsafe(no_mangle)]
+                extern "C" fn wvs_caps() -> u32 {
+                    <$scheduler as $crate::Scheduler>::CAPS
+                }
+
+                #[unsafe(no_mangle)]
+                extern "C" fn wvs_region(kind: u32, size: u32) -> usize {
+                    with(|plugin| plugin.region(kind, size))
+                }
+
+                #[unsafe(no_mangle)]
+                extern "C" fn wvs_init(len: u32) -> i32 {
+                    with(|plugin| plugin.init(len))
+                }
+
+                #[unsafe(no_mangle)]
+                extern "C" fn wvs_servers_changed(n: u32) -> i32 {
+                    with(|plugin| plugin.servers_changed(n))
+                }
+
+                #[unsafe(no_mangle)]
+                extern "C" fn wvs_schedule(n: u32) -> i32 {
+                    with(|plugin| plugin.schedule(n))
+                }
+            }
+        };
+    };
+}
