@@ -1,1 +1,5 @@
-//! To come.
+//! The rig that the tests share: packets built and checked by an implementation that is not ours,
+//! and a director in memory with a clock that the test moves.
+
+pub mod packet;
+pub mod world;

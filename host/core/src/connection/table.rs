@@ -20,8 +20,8 @@ const SHARDS: usize = 64;
 /// The tables of both families, under one limit.
 #[derive(Debug)]
 pub struct Tables {
-    pub(crate) v4: Table<Ipv4Addr>,
-    pub(crate) v6: Table<Ipv6Addr>,
+    v4: Table<Ipv4Addr>,
+    v6: Table<Ipv6Addr>,
     connections_max: usize,
     live: AtomicUsize,
     counters: TableCounters,
@@ -69,6 +69,18 @@ impl Tables {
             live: AtomicUsize::new(0),
             counters: TableCounters::default(),
         }
+    }
+
+    /// The connections over IPv4.
+    #[must_use]
+    pub const fn v4(&self) -> &Table<Ipv4Addr> {
+        &self.v4
+    }
+
+    /// The connections over IPv6.
+    #[must_use]
+    pub const fn v6(&self) -> &Table<Ipv6Addr> {
+        &self.v6
     }
 
     /// Connections at this moment.

@@ -105,7 +105,7 @@ impl Address for Ipv4Addr {
 
     #[inline]
     fn table(tables: &Tables) -> &Table<Self> {
-        &tables.v4
+        tables.v4()
     }
 }
 
@@ -142,6 +142,6 @@ impl Address for Ipv6Addr {
 
     #[inline]
     fn table(tables: &Tables) -> &Table<Self> {
-        &tables.v6
+        tables.v6()
     }
 }

@@ -1,0 +1,295 @@
+//! A director in memory: no device, no wasm, and a clock that stands still until it is moved.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wvs_abi::Request;
+use wvs_core::connection::state::Timeouts;
+use wvs_core::director::{ClosedPort, Director, DirectorConfig};
+use wvs_core::packet::Packet;
+use wvs_core::real_server::RealServer;
+use wvs_core::scheduler::{Pick, Scheduler};
+use wvs_core::service::{
+    OnNoServer, OnStray, Protocol, Service, ServiceAddress, ServiceConfig, Services,
+};
+use wvs_core::time::Moment;
+use wvs_core::verdict::{DropReason, Verdict};
+
+/// Each server with a weight in its turn; the tests' own, so that they need no plugin.
+#[derive(Debug, Default)]
+pub struct InTurn(usize);
+
+impl Scheduler for InTurn {
+    fn schedule(&mut self, _: &Request, servers: &[Arc<RealServer>]) -> Pick {
+        for _ in 0..servers.len() {
+            let index = self.0 % servers.len();
+            self.0 += 1;
+            if servers[index].weight() > 0 {
+                return Pick::Server(index);
+            }
+        }
+        Pick::NoServer
+    }
+
+    fn servers_changed(&mut self, _: &[Arc<RealServer>]) {}
+}
+
+/// Always the same answer.
+#[derive(Debug)]
+pub struct Always(pub Pick);
+
+impl Scheduler for Always {
+    fn schedule(&mut self, _: &Request, _: &[Arc<RealServer>]) -> Pick {
+        self.0
+    }
+
+    fn servers_changed(&mut self, _: &[Arc<RealServer>]) {}
+}
+
+/// A virtual service to be.
+pub struct ServiceSpec {
+    /// Protocol.
+    pub protocol: Protocol,
+    /// VIP and port.
+    pub address: SocketAddr,
+    /// RIPs and ports.
+    pub servers: Vec<SocketAddr>,
+    /// The scheduler; [`InTurn`] unless said otherwise.
+    pub scheduler: Box<dyn Scheduler>,
+    /// See [`OnNoServer`].
+    pub on_no_server: OnNoServer,
+    /// See [`OnStray`].
+    pub on_stray: OnStray,
+    /// Timeouts.
+    pub timeouts: Timeouts,
+}
+
+impl ServiceSpec {
+    /// A service at `address` for `servers`, all as text.
+    #[must_use]
+    pub fn new(protocol: Protocol, address: &str, servers: &[&str]) -> Self {
+        Self {
+            protocol,
+            address: crate::packet::at(address),
+            servers: servers.iter().map(|server| crate::packet::at(server)).collect(),
+            scheduler: Box::new(InTurn::default()),
+            on_no_server: OnNoServer::default(),
+            on_stray: OnStray::default(),
+            timeouts: Timeouts::default(),
+        }
+    }
+
+    /// With another scheduler.
+    #[must_use]
+    pub fn scheduler(mut self, scheduler: impl Scheduler + 'static) -> Self {
+        self.scheduler = Box::new(scheduler);
+        self
+    }
+}
+
+/// The settings of [`World::new`].
+#[must_use]
+pub fn settings() -> DirectorConfig {
+    DirectorConfig {
+        connections_max: 1000,
+        replies_per_second: 1000,
+        answer_echo: true,
+        closed_port: ClosedPort::Reject,
+        hash_seed: 7,
+    }
+}
+
+/// A director and its clock.
+pub struct World {
+    /// The director.
+    pub director: Director,
+    now: Moment,
+}
+
+impl World {
+    /// A director for these services with the settings that users get by default, but small.
+    #[must_use]
+    pub fn new(services: Vec<ServiceSpec>) -> Self {
+        Self::with(settings(), services)
+    }
+
+    /// A director with other settings.
+    #[must_use]
+    pub fn with(settings: DirectorConfig, services: Vec<ServiceSpec>) -> Self {
+        let mut server_id = 0;
+        let mut service_id = 0;
+        let services = services.into_iter().map(|spec| {
+            service_id += 1;
+            let servers = spec.servers.iter().map(|address| {
+                server_id += 1;
+                Arc::new(RealServer::new(server_id, spec.protocol, *address, 1))
+            });
+            let config = ServiceConfig {
+                id: service_id,
+                name: format!("service-{service_id}"),
+                address: ServiceAddress {
+                    protocol: spec.protocol,
+                    vip: spec.address.ip(),
+                    port: spec.address.port(),
+                },
+                timeouts: spec.timeouts,
+                on_no_server: spec.on_no_server,
+                on_stray: spec.on_stray,
+                servers: servers.collect(),
+                seed: 1,
+            };
+            Arc::new(Service::new(config, spec.scheduler))
+        });
+        let services = Services::new(services.collect());
+        Self { director: Director::new(settings, services), now: Moment::from_millis(1_000_000) }
+    }
+
+    /// The time.
+    #[must_use]
+    pub const fn now(&self) -> Moment {
+        self.now
+    }
+
+    /// Lets time pass.
+    pub fn wait(&mut self, duration: Duration) {
+        self.now = self.now.after(duration);
+    }
+
+    /// Lets time pass, then sweeps the whole table. Returns how many connections expired.
+    pub fn wait_and_sweep(&mut self, duration: Duration) -> usize {
+        self.wait(duration);
+        // The fewest visits a call makes are more than the connections of any test but the large
+        // ones, which sweep for themselves.
+        self.director.sweep(self.now)
+    }
+
+    /// Hands one packet to the director: the verdict, and the packet as it is after it.
+    pub fn process(&self, octets: &[u8]) -> (Verdict, Vec<u8>) {
+        let mut buffer = octets.to_vec();
+        buffer.resize(octets.len() + Packet::HEADROOM, 0xEE);
+        let mut packet = Packet::new(&mut buffer, octets.len());
+        let verdict = self.director.process(&mut packet, self.now);
+        (verdict, packet.octets().to_vec())
+    }
+
+    /// The packet as it is sent on.
+    ///
+    /// # Panics
+    /// When the director does anything else with it.
+    #[track_caller]
+    pub fn forward(&self, octets: &[u8]) -> Vec<u8> {
+        let (verdict, sent) = self.process(octets);
+        assert_eq!(verdict, Verdict::Forward);
+        sent
+    }
+
+    /// The director's own answer to a packet.
+    ///
+    /// # Panics
+    /// When the director does anything else with it.
+    #[track_caller]
+    pub fn reply(&self, octets: &[u8]) -> Vec<u8> {
+        let (verdict, sent) = self.process(octets);
+        assert_eq!(verdict, Verdict::Reply);
+        sent
+    }
+
+    /// Checks that a packet is dropped for this reason.
+    ///
+    /// # Panics
+    /// When it is not.
+    #[track_caller]
+    pub fn drop(&self, octets: &[u8], reason: DropReason) {
+        assert_eq!(self.process(octets).0, Verdict::Drop(reason));
+    }
+
+    /// The servers of the n-th service.
+    #[must_use]
+    pub fn servers(&self, service: usize) -> &[Arc<RealServer>] {
+        self.director.services().list()[service].servers()
+    }
+
+    /// Every counter of the director by name.
+    #[must_use]
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        let verdicts = self.director.verdicts();
+        let table = self.director.table();
+        let mut all = BTreeMap::from([
+            ("forwarded".to_owned(), verdicts.forwarded()),
+            ("replied".to_owned(), verdicts.replied()),
+            ("passed".to_owned(), verdicts.passed()),
+            ("opened".to_owned(), table.opened.get()),
+            ("expired".to_owned(), table.expired.get()),
+            ("replaced".to_owned(), table.replaced.get()),
+        ]);
+        for reason in DropReason::ALL {
+            all.insert(format!("drop.{reason}"), verdicts.dropped(*reason));
+        }
+        for service in self.director.services().list() {
+            let name = service.name();
+            let counters = service.counters();
+            all.insert(format!("{name}.picked"), counters.picked.get());
+            all.insert(format!("{name}.fallback"), counters.fallback.get());
+            all.insert(format!("{name}.no_server"), counters.no_server.get());
+        }
+        all
+    }
+
+    /// Checks that exactly these counters moved, by so much, while `action` ran, and no others.
+    ///
+    /// # Panics
+    /// When others moved or these did not.
+    #[track_caller]
+    pub fn moves<R>(&mut self, expected: &[(&str, u64)], action: impl FnOnce(&mut Self) -> R) -> R {
+        let before = self.counters();
+        let result = action(self);
+        let moved: Vec<(String, u64)> = self
+            .counters()
+            .into_iter()
+            .filter_map(|(name, after)| {
+                let by = after - before[&name];
+                (by > 0).then_some((name, by))
+            })
+            .collect();
+        let mut expected: Vec<(String, u64)> =
+            expected.iter().map(|(name, by)| ((*name).to_owned(), *by)).collect();
+        expected.sort();
+        assert_eq!(moved, expected);
+        result
+    }
+
+    /// Checks that every server's counts are what a recount of the table gives.
+    ///
+    /// # Panics
+    /// When they are not.
+    pub fn recount(&self) {
+        let tables = self.director.tables();
+        let mut counted: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
+        let states =
+            tables
+                .v4()
+                .snapshot()
+                .iter()
+                .filter_map(|connection| Some((connection.server().id(), connection.state()?)))
+                .chain(
+                    tables.v6().snapshot().iter().filter_map(|connection| {
+                        Some((connection.server().id(), connection.state()?))
+                    }),
+                )
+                .collect::<Vec<_>>();
+        let live = states.len();
+        for (server, state) in states {
+            let (active, inactive) = counted.entry(server).or_default();
+            *(if state.is_active() { active } else { inactive }) += 1;
+        }
+        assert_eq!(self.director.connections(), live, "live connections");
+        for service in self.director.services().list() {
+            for server in service.servers() {
+                let expected = counted.get(&server.id()).copied().unwrap_or_default();
+                assert_eq!((server.active(), server.inactive()), expected, "{}", server.address());
+            }
+        }
+    }
+}

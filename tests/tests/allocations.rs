@@ -1,0 +1,121 @@
+//! Allocations per packet are counted, not hoped for: none for what belongs to a connection and none
+//! for what is dropped or refused, and a bounded number for a new connection.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use wvs_core::packet::Packet;
+use wvs_core::service::Protocol;
+use wvs_core::verdict::{DropReason, Verdict};
+use wvs_tests::packet::{ACK, FIN, SYN, at, echo, icmp_error, tcp, udp};
+use wvs_tests::world::{ServiceSpec, World};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: every call is handed to the system's allocator unchanged; counting touches a constant
+// thread-local cell, which neither allocates nor unwinds.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// The verdict on a packet and how many allocations it took.
+fn process(world: &World, octets: &[u8]) -> (Verdict, usize) {
+    let mut buffer = octets.to_vec();
+    buffer.resize(octets.len() + Packet::HEADROOM, 0);
+    let mut packet = Packet::new(&mut buffer, octets.len());
+    let before = ALLOCATIONS.get();
+    let verdict = world.director.process(&mut packet, world.now());
+    (verdict, ALLOCATIONS.get() - before)
+}
+
+#[test]
+fn the_allocator_counts() {
+    let before = ALLOCATIONS.get();
+    drop(std::hint::black_box(Box::new(1)));
+    assert_eq!(ALLOCATIONS.get() - before, 1);
+}
+
+#[test]
+fn packets_of_established_connections_allocate_nothing() {
+    for (client, vip, server) in [
+        ("198.51.100.7:40000", "203.0.113.10:80", "10.0.0.1:8080"),
+        ("[2001:db8:1::7]:40000", "[2001:db8:2::10]:80", "[fd00::1]:8080"),
+    ] {
+        let world = World::new(vec![
+            ServiceSpec::new(Protocol::Tcp, vip, &[server]),
+            ServiceSpec::new(Protocol::Udp, vip, &[server]),
+        ]);
+        let (client, vip, server) = (at(client), at(vip), at(server));
+        world.forward(&tcp(client, vip, SYN));
+        world.forward(&udp(client, vip, b"first"));
+        let translated = world.forward(&udp(client, vip, b"translated"));
+        let unreachable = if vip.is_ipv4() { [3, 3] } else { [1, 4] };
+        for (what, packet) in [
+            ("SYN-ACK", tcp(server, client, SYN | ACK)),
+            ("ACK from the client", tcp(client, vip, ACK)),
+            ("ACK from the server", tcp(server, client, ACK)),
+            ("UDP from the client", udp(client, vip, b"data")),
+            ("UDP from the server", udp(server, client, b"data")),
+            ("ICMP error", icmp_error(server.ip(), client.ip(), unreachable, &translated)),
+            ("FIN", tcp(client, vip, FIN | ACK)),
+        ] {
+            assert_eq!(process(&world, &packet), (Verdict::Forward, 0), "{what}, {vip}");
+        }
+    }
+}
+
+#[test]
+fn drops_and_answers_allocate_nothing() {
+    let world =
+        World::new(vec![ServiceSpec::new(Protocol::Tcp, "203.0.113.10:80", &["10.0.0.1:80"])]);
+    let (client, vip) = (at("198.51.100.7:40000"), at("203.0.113.10:80"));
+    let cut = &tcp(client, vip, SYN)[..30];
+    assert_eq!(process(&world, cut), (Verdict::Drop(DropReason::Ipv4Length), 0));
+    let late = tcp(at("10.0.0.1:80"), client, ACK);
+    assert_eq!(process(&world, &late), (Verdict::Drop(DropReason::NoConnection), 0));
+    for packet in
+        [tcp(client, vip, ACK), udp(client, vip, b"closed"), echo(client.ip(), vip.ip(), true, 1)]
+    {
+        assert_eq!(process(&world, &packet), (Verdict::Reply, 0));
+    }
+}
+
+#[test]
+fn a_new_connection_allocates_itself_and_at_times_room_in_the_table() {
+    let world =
+        World::new(vec![ServiceSpec::new(Protocol::Tcp, "203.0.113.10:80", &["10.0.0.1:80"])]);
+    let allocations: Vec<usize> = (1..=500)
+        .map(|port| {
+            let client = std::net::SocketAddr::from(([198, 51, 100, 7], port));
+            let (verdict, allocations) = process(&world, &tcp(client, at("203.0.113.10:80"), SYN));
+            assert_eq!(verdict, Verdict::Forward);
+            allocations
+        })
+        .collect();
+    // One for the connection; a shard of the index for either tuple and a segment of the roll grow
+    // now and then.
+    assert!(allocations.iter().all(|count| (1..=4).contains(count)), "{allocations:?}");
+    assert!(allocations.contains(&1));
+}
