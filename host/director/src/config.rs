@@ -1,0 +1,294 @@
+//! The configuration: plain data, read from YAML with every problem of a file found in one run.
+//!
+//! `keys` lists every key there is, `document` parses the text, `schema` walks the tree with
+//! `reader`'s help and makes the [`Config`].
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
+
+use wvs_core::connection::state::Timeouts;
+use wvs_core::director::ClosedPort;
+use wvs_core::service::{OnNoServer, OnStray, ServiceAddress};
+
+mod document;
+pub mod keys;
+mod problem;
+mod reader;
+mod schema;
+pub mod units;
+
+pub use problem::{Place, Problem, Severity};
+
+use document::FILE_OCTETS_MAX;
+
+/// Everything a director is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The TUN device.
+    pub device: DeviceConfig,
+    /// Who sets routes, rules and sysctls.
+    pub routing: RoutingMode,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// Connections at once, 1 or more.
+    pub connections_max: usize,
+    /// The director's own answers a second.
+    pub replies_per_second: u32,
+    /// Whether echo requests to a VIP without an ICMP service are answered.
+    pub answer_echo: bool,
+    /// What becomes of packets to ports of a VIP that no service has.
+    pub closed_port: ClosedPort,
+    /// Plugins from files, in the order of the file.
+    pub plugins: Vec<PluginConfig>,
+    /// The virtual services, in the order of the file.
+    pub services: Vec<ServiceConfig>,
+}
+
+/// The TUN device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceConfig {
+    /// Its name, 1 to 15 octets.
+    pub name: String,
+    /// Its MTU in octets; `None` for the smallest on the ways to the real servers.
+    pub mtu: Option<u16>,
+}
+
+/// Who sets routes, policy rules and sysctls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoutingMode {
+    /// The director, which takes them back when it stops.
+    Managed,
+    /// The administrator, with the commands that the director prints.
+    Print,
+    /// The administrator.
+    Off,
+}
+
+/// A scheduler plugin from a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginConfig {
+    /// The name that services know it by; never that of a built-in.
+    pub name: String,
+    /// The module.
+    pub file: PathBuf,
+    /// The only hash that the file may have.
+    pub sha256: Option<[u8; 32]>,
+    /// Octets of memory for each instance.
+    pub memory_max: usize,
+    /// Fuel for one decision.
+    pub fuel: u64,
+}
+
+/// A virtual service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceConfig {
+    /// Its name, once in the configuration.
+    pub name: String,
+    /// What clients connect to, once in the configuration.
+    pub address: ServiceAddress,
+    /// What chooses the real server.
+    pub scheduler: SchedulerConfig,
+    /// How long silent connections live.
+    pub timeouts: Timeouts,
+    /// What a client gets when no server may take its connection.
+    pub on_no_server: OnNoServer,
+    /// What becomes of segments of unknown connections.
+    pub on_stray: OnStray,
+    /// The real servers, in the order that the scheduler sees them in.
+    pub servers: Vec<ServerConfig>,
+}
+
+/// The scheduler of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchedulerConfig {
+    /// A built-in's name or that of one of [`Config::plugins`].
+    pub plugin: String,
+    /// What the plugin is configured with: JSON text.
+    pub config: Option<String>,
+}
+
+/// A real server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// RIP and port; port 0 for ICMP.
+    pub address: SocketAddr,
+    /// Its weight, 0 to 65535; 0 is quiesced.
+    pub weight: u32,
+}
+
+impl Config {
+    /// The plugin of this name among those from files.
+    #[must_use]
+    pub fn plugin(&self, name: &str) -> Option<&PluginConfig> {
+        self.plugins.iter().find(|plugin| plugin.name == name)
+    }
+}
+
+/// What was read from a file: a configuration, or what could be understood of one, and the
+/// problems.
+#[derive(Debug)]
+pub struct Reading {
+    file: PathBuf,
+    config: Config,
+    problems: Vec<Problem>,
+    places: HashMap<String, Place>,
+}
+
+/// Everything that is wrong with a file. One of the problems at least is an error.
+#[derive(Debug)]
+pub struct ConfigError {
+    /// The file.
+    pub file: PathBuf,
+    /// The problems in the order of the file, warnings among them.
+    pub problems: Vec<Problem>,
+}
+
+impl Reading {
+    /// Reads a file. What is wrong with it, even that it cannot be opened, is among the
+    /// [`problems`](Self::problems).
+    #[must_use]
+    pub fn of_file(path: &Path) -> Self {
+        match read_text(path) {
+            Ok(text) => Self::of_text(path, &text),
+            Err(problem) => Self {
+                file: path.to_owned(),
+                config: Config::default(),
+                problems: vec![problem],
+                places: HashMap::new(),
+            },
+        }
+    }
+
+    /// Reads a text as if it were the content of `path`, which itself is not touched.
+    #[must_use]
+    pub fn of_text(path: &Path, text: &str) -> Self {
+        let folder = path.parent().unwrap_or_else(|| Path::new(""));
+        let (config, reader) = schema::read(text, folder);
+        let mut reading = Self {
+            file: path.to_owned(),
+            config,
+            problems: reader.problems,
+            places: reader.places,
+        };
+        reading.sort();
+        reading
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// What was understood; only with [`is_usable`](Self::is_usable) it is what the file means.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What is wrong, in the order of the file.
+    #[must_use]
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// Whether nothing worse than warnings was found.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.problems.iter().all(|problem| problem.severity == Severity::Warning)
+    }
+
+    /// Adds an error that showed only when the configuration was put to use, at the place where
+    /// `path` stands in the file.
+    pub fn add_error(&mut self, path: String, message: String) {
+        let place = self.place(&path);
+        self.problems.push(Problem { severity: Severity::Error, path, message, place });
+        self.sort();
+    }
+
+    /// Where the value at `path` stands, or the nearest one around it that stands somewhere.
+    fn place(&self, path: &str) -> Option<Place> {
+        let mut path = path;
+        loop {
+            if let Some(place) = self.places.get(path) {
+                return Some(*place);
+            }
+            path = &path[..path.rfind(['.', '['])?];
+        }
+    }
+
+    fn sort(&mut self) {
+        self.problems.sort_by_key(|problem| problem.place);
+    }
+
+    /// The configuration and its warnings.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the file cannot be used.
+    pub fn into_config(self) -> Result<(Config, Vec<Problem>), ConfigError> {
+        if self.is_usable() {
+            Ok((self.config, self.problems))
+        } else {
+            Err(ConfigError { file: self.file, problems: self.problems })
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.problems.len();
+        let noun = if count == 1 { "problem" } else { "problems" };
+        write!(f, "{}: {count} {noun}", self.file.display())?;
+        for problem in &self.problems {
+            write!(f, "\n  {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The file's text, or why there is none.
+fn read_text(path: &Path) -> Result<String, Problem> {
+    let error = |message: String, place| Problem {
+        severity: Severity::Error,
+        path: String::new(),
+        message,
+        place,
+    };
+    let read = || -> io::Result<Vec<u8>> {
+        let mut octets = Vec::new();
+        let limit = u64::try_from(FILE_OCTETS_MAX).unwrap_or(u64::MAX).saturating_add(1);
+        fs::File::open(path)?.take(limit).read_to_end(&mut octets)?;
+        Ok(octets)
+    };
+    let octets = read().map_err(|cause| {
+        let remedy = match cause.kind() {
+            io::ErrorKind::NotFound => "give the path of the configuration with -c",
+            io::ErrorKind::PermissionDenied => "make it readable for this user",
+            io::ErrorKind::IsADirectory => "give the path of a file",
+            _ => "see whether the file is whole",
+        };
+        error(format!("cannot be read: {cause}; {remedy}"), None)
+    })?;
+    if octets.len() > FILE_OCTETS_MAX {
+        let most = units::format_size(u64::try_from(FILE_OCTETS_MAX).unwrap_or(u64::MAX));
+        return Err(error(format!("larger than {most}; no configuration is"), None));
+    }
+    String::from_utf8(octets).map_err(|cause| {
+        let good = cause.utf8_error().valid_up_to();
+        let before = cause.as_bytes().get(..good).unwrap_or_default();
+        let message = "not UTF-8 here; save the file as UTF-8".to_owned();
+        error(message, Some(place_after(&String::from_utf8_lossy(before))))
+    })
+}
+
+/// The place right behind a text that begins a file.
+fn place_after(text: &str) -> Place {
+    let last_line = text.rsplit('\n').next().unwrap_or_default();
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).saturating_add(1);
+    Place { line: count(text.matches('\n').count()), column: count(last_line.chars().count()) }
+}

@@ -1,0 +1,352 @@
+//! Every key of the configuration: its name, default, range and meaning, in one place. The reader
+//! accepts what stands here and nothing else, and `docs/CONFIG.md` shows these tables.
+
+use std::fmt;
+
+/// One key of a mapping.
+#[derive(Debug)]
+pub struct Key {
+    /// As written in the file.
+    pub name: &'static str,
+    /// What holds without it; `None` when it must be given.
+    pub default: Option<&'static str>,
+    /// What may be written.
+    pub values: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+}
+
+/// The keys of one kind of mapping.
+#[derive(Debug)]
+pub struct Table {
+    /// Where such a mapping stands; empty for the file itself.
+    pub path: &'static str,
+    /// Its keys, in the order in which people would write them.
+    pub keys: &'static [Key],
+}
+
+impl Key {
+    const fn required(name: &'static str, values: &'static str, meaning: &'static str) -> Self {
+        Self { name, default: None, values, meaning }
+    }
+
+    const fn optional(
+        name: &'static str,
+        default: &'static str,
+        values: &'static str,
+        meaning: &'static str,
+    ) -> Self {
+        Self { name, default: Some(default), values, meaning }
+    }
+}
+
+impl Table {
+    /// The key of this name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    pub(super) fn values(&self, name: &str) -> &'static str {
+        self.find(name).map_or("a value", |key| key.values)
+    }
+}
+
+/// The table as Markdown, as `docs/CONFIG.md` has it.
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "| Key | Values | Default | Meaning |")?;
+        writeln!(f, "| --- | --- | --- | --- |")?;
+        for Key { name, default, values, meaning } in self.keys {
+            match default {
+                Some(default) => writeln!(f, "| `{name}` | {values} | {default} | {meaning} |")?,
+                None => writeln!(f, "| `{name}` | {values} | *required* | {meaning} |")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Every table, in the order of the documentation.
+pub static TABLES: &[&Table] = &[
+    &FILE,
+    &DEVICE,
+    &ADMIN,
+    &LIMITS,
+    &PLUGIN,
+    &PLUGIN_LIMITS,
+    &SERVICE,
+    &SCHEDULER,
+    &TIMEOUTS,
+    &SERVER,
+];
+
+/// The file itself.
+pub static FILE: Table = Table {
+    path: "",
+    keys: &[
+        Key::optional(
+            "device",
+            "as below",
+            "a mapping",
+            "The TUN device that packets come in by and leave by.",
+        ),
+        Key::optional(
+            "routing",
+            "`managed`",
+            "`managed`, `print` or `off`",
+            "Who sets routes, policy rules and sysctls: the director, which takes them \
+             back when it stops; you, from the commands that the director prints; or \
+             you, without being told.",
+        ),
+        Key::optional(
+            "admin",
+            "as below",
+            "a mapping",
+            "How `wvs list` reaches the running director.",
+        ),
+        Key::optional("limits", "as below", "a mapping", "What the director may use."),
+        Key::optional(
+            "echo",
+            "`reply`",
+            "`reply` or `drop`",
+            "What becomes of a ping to a VIP that has no `icmp` service.",
+        ),
+        Key::optional(
+            "closed_port",
+            "`reject`",
+            "`reject` or `drop`",
+            "What becomes of a packet to a port of a VIP that no service has. `reject` \
+             answers TCP with a reset and anything else with ICMP port unreachable.",
+        ),
+        Key::optional(
+            "plugins",
+            "none",
+            "a mapping of names to plugins",
+            "Scheduler plugins of your own, each under a name that `scheduler` can use.",
+        ),
+        Key::required("services", "a list of 1 to 4096 services", "The virtual services."),
+    ],
+};
+
+/// `device`.
+pub static DEVICE: Table = Table {
+    path: "device",
+    keys: &[
+        Key::optional(
+            "name",
+            "`wvs0`",
+            "1 to 15 letters, digits, `.`, `_` or `-`",
+            "The device's name. Two directors on one host need two names.",
+        ),
+        Key::optional(
+            "mtu",
+            "`auto`",
+            "`auto` or 576 to 65535",
+            "The longest packet in octets. `auto` takes the smallest MTU on the ways to \
+             the real servers, so that clients learn of it; IPv6 needs 1280 or more.",
+        ),
+    ],
+};
+
+/// `admin`.
+pub static ADMIN: Table = Table {
+    path: "admin",
+    keys: &[Key::optional(
+        "socket",
+        "`/run/wvs/wvs.sock`",
+        "a path of at most 107 octets",
+        "The Unix socket of the running director, made with mode 0660. Its folder is \
+             made when missing. A relative path starts at the configuration's folder.",
+    )],
+};
+
+/// `limits`.
+pub static LIMITS: Table = Table {
+    path: "limits",
+    keys: &[
+        Key::optional(
+            "connections",
+            "1048576",
+            "1 to 16777216",
+            "Connections at once, all services together. The next one is refused and \
+             counted as `table_full`.",
+        ),
+        Key::optional(
+            "replies",
+            "1000",
+            "0 to 1000000",
+            "Answers of the director's own a second: resets, ICMP errors, echo replies. \
+             More are counted as `reply_limit` and not sent.",
+        ),
+    ],
+};
+
+/// `plugins.NAME`.
+pub static PLUGIN: Table = Table {
+    path: "plugins.NAME",
+    keys: &[
+        Key::required(
+            "file",
+            "the path of a WebAssembly module",
+            "The plugin. A relative path starts at the configuration's folder.",
+        ),
+        Key::optional(
+            "sha256",
+            "not checked",
+            "64 hexadecimal digits",
+            "Refuses any other file than the one with this SHA-256 hash.",
+        ),
+        Key::optional("limits", "as below", "a mapping", "What the plugin may use."),
+    ],
+};
+
+/// `plugins.NAME.limits`.
+pub static PLUGIN_LIMITS: Table = Table {
+    path: "plugins.NAME.limits",
+    keys: &[
+        Key::optional(
+            "memory",
+            "16MiB",
+            "a size from 64KiB to 1GiB",
+            "Memory of each instance; there is one instance for each service.",
+        ),
+        Key::optional(
+            "fuel",
+            "1000000",
+            "1000 to 1000000000",
+            "Fuel for one decision, about one for each WebAssembly instruction. A \
+             plugin that needs more is stopped, and the director decides instead.",
+        ),
+    ],
+};
+
+/// `services[]`.
+pub static SERVICE: Table = Table {
+    path: "services[]",
+    keys: &[
+        Key::required(
+            "name",
+            "1 to 63 letters, digits, `.`, `_` or `-`, the first a letter or digit",
+            "The service's name in listings and logs, once in the file.",
+        ),
+        Key::required(
+            "vip",
+            "an IPv4 or IPv6 address",
+            "The virtual address that clients connect to. It must not be an address of \
+             the host's own.",
+        ),
+        Key::optional(
+            "port",
+            "required for `tcp` and `udp`",
+            "1 to 65535",
+            "The virtual port. An `icmp` service has none.",
+        ),
+        Key::optional(
+            "protocol",
+            "`tcp`",
+            "`tcp`, `udp` or `icmp`",
+            "What the service carries; `icmp` is echo requests and their replies.",
+        ),
+        Key::optional(
+            "scheduler",
+            "`wlc`",
+            "`rr`, `wlc`, `sh`, the name of a plugin, or a mapping",
+            "Which plugin chooses the real server of a new connection.",
+        ),
+        Key::optional(
+            "timeouts",
+            "as below",
+            "a mapping",
+            "How long a connection may be silent before it is forgotten.",
+        ),
+        Key::optional(
+            "on_no_server",
+            "`reset`",
+            "`reset`, `icmp` or `drop`",
+            "What a client gets when no real server may take its connection. `reset` \
+             answers TCP with a reset and anything else with ICMP port unreachable, \
+             `icmp` answers everything with ICMP port unreachable, as IPVS does.",
+        ),
+        Key::optional(
+            "on_stray",
+            "`reset`",
+            "`reset`, `drop` or `pickup`",
+            "What becomes of a TCP segment in the middle of a connection that the \
+             director does not know. `pickup` schedules it like a first one, so that \
+             with a scheduler such as `sh` connections survive a restart.",
+        ),
+        Key::required(
+            "servers",
+            "a list of at most 4096 real servers",
+            "The real servers, in the order that the scheduler sees them in.",
+        ),
+    ],
+};
+
+/// `services[].scheduler`, where it is a mapping.
+pub static SCHEDULER: Table = Table {
+    path: "services[].scheduler",
+    keys: &[
+        Key::required(
+            "plugin",
+            "`rr`, `wlc`, `sh` or the name of a plugin",
+            "As `scheduler` without a mapping.",
+        ),
+        Key::optional(
+            "config",
+            "none",
+            "any value, up to 64KiB as JSON",
+            "Handed to the plugin as JSON text. What it may hold is the plugin's affair.",
+        ),
+    ],
+};
+
+const TIMEOUT_RANGE: &str = "100ms to 31d";
+
+/// `services[].timeouts`.
+pub static TIMEOUTS: Table = Table {
+    path: "services[].timeouts",
+    keys: &[
+        Key::optional("established", "15m", TIMEOUT_RANGE, "TCP, both sides talk."),
+        Key::optional("syn_sent", "2m", TIMEOUT_RANGE, "TCP, a SYN came from the real server."),
+        Key::optional("syn_recv", "1m", TIMEOUT_RANGE, "TCP, a SYN came from the client."),
+        Key::optional("fin_wait", "2m", TIMEOUT_RANGE, "TCP, the real server closed its side."),
+        Key::optional("time_wait", "2m", TIMEOUT_RANGE, "TCP, both sides closed."),
+        Key::optional("close", "10s", TIMEOUT_RANGE, "TCP, reset or refused."),
+        Key::optional("close_wait", "1m", TIMEOUT_RANGE, "TCP, the client closed its side."),
+        Key::optional(
+            "last_ack",
+            "30s",
+            TIMEOUT_RANGE,
+            "TCP, the last acknowledgement is awaited.",
+        ),
+        Key::optional("udp", "5m", TIMEOUT_RANGE, "UDP."),
+        Key::optional("icmp", "30s", TIMEOUT_RANGE, "ICMP echo."),
+    ],
+};
+
+/// `services[].servers[]`.
+pub static SERVER: Table = Table {
+    path: "services[].servers[]",
+    keys: &[
+        Key::required(
+            "address",
+            "an IP address of the same family as `vip`",
+            "The real server's address. Its way back to the clients must lead through \
+             the director.",
+        ),
+        Key::optional("port", "the service's", "1 to 65535", "The real server's port."),
+        Key::optional(
+            "weight",
+            "1",
+            "0 to 65535",
+            "Its share beside the others', for schedulers that heed it. 0 quiesces it: \
+             no new connections, existing ones go on.",
+        ),
+    ],
+};

@@ -1,0 +1,691 @@
+//! From a file's tree to a [`Config`]: what each key means, and what fits together.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+
+use wvs_core::connection::state::{State, Timeouts};
+use wvs_core::director::ClosedPort;
+use wvs_core::real_server::WEIGHT_MAX;
+use wvs_core::service::{OnNoServer, OnStray, Protocol, ServiceAddress};
+
+use super::document::{Node, Value};
+use super::keys;
+use super::problem::Place;
+use super::reader::{Field, Fields, Reader, list_names, nearest};
+use super::{
+    Config, DeviceConfig, PluginConfig, RoutingMode, SchedulerConfig, ServerConfig, ServiceConfig,
+};
+
+const BUILT_IN: &[&str] = &["rr", "wlc", "sh"];
+const MTU: RangeInclusive<u64> = 576..=65_535;
+const MTU_IPV6_MIN: u16 = 1_280;
+const CONNECTIONS: RangeInclusive<u64> = 1..=16_777_216;
+const REPLIES: RangeInclusive<u64> = 0..=1_000_000;
+const PLUGIN_MEMORY: RangeInclusive<u64> = (64 << 10)..=(1 << 30);
+const PLUGIN_FUEL: RangeInclusive<u64> = 1_000..=1_000_000_000;
+const PLUGIN_CONFIG_OCTETS_MAX: usize = 64 << 10;
+const PORT: RangeInclusive<u64> = 1..=65_535;
+const WEIGHT: RangeInclusive<u64> = 0..=WEIGHT_MAX as u64;
+const TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(31 * 24 * 3_600);
+const SERVICES_MAX: usize = 4_096;
+const SERVERS_MAX: usize = 4_096;
+const DEVICE_NAME_OCTETS_MAX: usize = 15;
+const NAME_OCTETS_MAX: usize = 63;
+/// `sun_path` less its final zero.
+const SOCKET_PATH_OCTETS_MAX: usize = 107;
+
+const DEFAULT_DEVICE: &str = "wvs0";
+const DEFAULT_SOCKET: &str = "/run/wvs/wvs.sock";
+const DEFAULT_SCHEDULER: &str = "wlc";
+const DEFAULT_CONNECTIONS: usize = 1_048_576;
+const DEFAULT_REPLIES: u32 = 1_000;
+const DEFAULT_PLUGIN_MEMORY: usize = 16 << 20;
+const DEFAULT_PLUGIN_FUEL: u64 = 1_000_000;
+
+const PROTOCOLS: [(&str, Protocol); 3] =
+    [("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("icmp", Protocol::Icmp)];
+
+/// The keys of `timeouts` and the states they are for.
+const TIMEOUT_STATES: [(&str, State, Protocol); 10] = [
+    ("established", State::Established, Protocol::Tcp),
+    ("syn_sent", State::SynSent, Protocol::Tcp),
+    ("syn_recv", State::SynRecv, Protocol::Tcp),
+    ("fin_wait", State::FinWait, Protocol::Tcp),
+    ("time_wait", State::TimeWait, Protocol::Tcp),
+    ("close", State::Close, Protocol::Tcp),
+    ("close_wait", State::CloseWait, Protocol::Tcp),
+    ("last_ack", State::LastAck, Protocol::Tcp),
+    ("udp", State::Udp, Protocol::Udp),
+    ("icmp", State::Icmp, Protocol::Icmp),
+];
+
+impl Default for Config {
+    /// Every default, and no service.
+    fn default() -> Self {
+        Self {
+            device: DeviceConfig { name: DEFAULT_DEVICE.to_owned(), mtu: None },
+            routing: RoutingMode::Managed,
+            socket: DEFAULT_SOCKET.into(),
+            connections_max: DEFAULT_CONNECTIONS,
+            replies_per_second: DEFAULT_REPLIES,
+            answer_echo: true,
+            closed_port: ClosedPort::default(),
+            plugins: Vec::new(),
+            services: Vec::new(),
+        }
+    }
+}
+
+/// Reads a whole file. Paths in it start at `folder`. With an error among the reader's problems,
+/// the configuration is what could be understood.
+pub(super) fn read<'s>(source: &'s str, folder: &Path) -> (Config, Reader<'s>) {
+    let mut reader = Reader::new(source);
+    let mut config = Config::default();
+    let root = match Node::parse(source) {
+        Ok(root) => root,
+        Err(error) => {
+            match error.place {
+                Some(place) => reader.error("", place, error.message),
+                None => reader.error_without_place(error.message),
+            }
+            return (config, reader);
+        }
+    };
+    if matches!(root.value, Value::Null) {
+        reader.error_without_place("the file is empty; describe at least one service");
+        return (config, reader);
+    }
+    let root = Field { path: String::new(), node: &root };
+    if let Some(file) = reader.fields(&root, &keys::FILE) {
+        read_file(&mut reader, &file, folder, &mut config);
+    }
+    (config, reader)
+}
+
+fn read_file(reader: &mut Reader<'_>, file: &Fields<'_>, folder: &Path, config: &mut Config) {
+    if let Some(field) = file.get("device") {
+        read_device(reader, &field, &mut config.device);
+    }
+    if let Some(field) = file.get("routing") {
+        let modes = [
+            ("managed", RoutingMode::Managed),
+            ("print", RoutingMode::Print),
+            ("off", RoutingMode::Off),
+        ];
+        set(&mut config.routing, reader.choice(&field, &modes));
+    }
+    if let Some(admin) = file.get("admin").and_then(|field| reader.fields(&field, &keys::ADMIN))
+        && let Some(field) = admin.get("socket")
+    {
+        read_socket(reader, &field, folder, config);
+    }
+    if let Some(limits) = file.get("limits").and_then(|field| reader.fields(&field, &keys::LIMITS))
+    {
+        if let Some(field) = limits.get("connections") {
+            set(&mut config.connections_max, number(reader, &field, CONNECTIONS));
+        }
+        if let Some(field) = limits.get("replies") {
+            set(&mut config.replies_per_second, number(reader, &field, REPLIES));
+        }
+    }
+    if let Some(field) = file.get("echo") {
+        let choices = [("reply", true), ("drop", false)];
+        set(&mut config.answer_echo, reader.choice(&field, &choices));
+    }
+    if let Some(field) = file.get("closed_port") {
+        let choices = [("reject", ClosedPort::Reject), ("drop", ClosedPort::Drop)];
+        set(&mut config.closed_port, reader.choice(&field, &choices));
+    }
+    let mut plugins = Plugins::default();
+    if let Some(field) = file.get("plugins") {
+        plugins.read(reader, &field, folder);
+    }
+    if let Some(field) = file.required(reader, "services") {
+        read_services(reader, &field, &mut plugins, config);
+    }
+    if !reader.has_errors() {
+        // With errors, a service that could not be read may be the one that uses it.
+        plugins.warn_of_unused(reader);
+    }
+    config.plugins = plugins.read;
+}
+
+fn read_device(reader: &mut Reader<'_>, field: &Field<'_>, device: &mut DeviceConfig) {
+    let Some(fields) = reader.fields(field, &keys::DEVICE) else { return };
+    if let Some(field) = fields.get("name")
+        && let Some(name) = reader.text(&field)
+    {
+        let is_good = (1..=DEVICE_NAME_OCTETS_MAX).contains(&name.len())
+            && name.bytes().all(is_name_octet)
+            && name != "."
+            && name != "..";
+        if is_good {
+            name.clone_into(&mut device.name);
+        } else {
+            let remedy = format!("use {}", keys::DEVICE.values("name"));
+            reader.refuse(&field, "is no name for a device", &remedy);
+        }
+    }
+    if let Some(field) = fields.get("mtu") {
+        device.mtu = match &field.node.value {
+            Value::Text(text) if text == "auto" => None,
+            Value::Text(_) => reader.choice(&field, &[("auto", None)]).flatten(),
+            _ => number(reader, &field, MTU),
+        };
+    }
+}
+
+fn read_socket(reader: &mut Reader<'_>, field: &Field<'_>, folder: &Path, config: &mut Config) {
+    let Some(text) = reader.text(field) else { return };
+    let path = folder.join(text);
+    if text.is_empty() || path.as_os_str().len() > SOCKET_PATH_OCTETS_MAX {
+        let remedy = format!("use {}", keys::ADMIN.values("socket"));
+        reader.refuse(field, "is no path for a socket", &remedy);
+        return;
+    }
+    config.socket = path;
+}
+
+/// The plugins from files, and which of them are used.
+#[derive(Default)]
+struct Plugins {
+    read: Vec<PluginConfig>,
+    /// Every name that was given, also of plugins that could not be read.
+    names: Vec<(String, Place, bool)>,
+}
+
+impl Plugins {
+    fn read(&mut self, reader: &mut Reader<'_>, field: &Field<'_>, folder: &Path) {
+        for (key, field) in reader.named(field) {
+            if !is_name(&key.name) {
+                let message = format!("no name for a plugin; use {}", keys::SERVICE.values("name"));
+                reader.error(&field.path, key.place, message);
+            } else if BUILT_IN.contains(&key.name.as_str()) {
+                reader.error(&field.path, key.place, "the name of a built-in; choose another");
+            }
+            self.names.push((key.name.clone(), key.place, false));
+            if let Some(plugin) = read_plugin(reader, &key.name, &field, folder) {
+                self.read.push(plugin);
+            }
+        }
+    }
+
+    /// Notes that a service uses `name`; `false` when there is no such plugin.
+    fn take(&mut self, name: &str) -> bool {
+        let mut is_known = BUILT_IN.contains(&name);
+        for (known, _, is_used) in &mut self.names {
+            if known == name {
+                *is_used = true;
+                is_known = true;
+            }
+        }
+        is_known
+    }
+
+    /// Every name that a scheduler may have.
+    fn known(&self) -> impl Iterator<Item = &str> + Clone {
+        let from_files = self.names.iter().map(|(name, ..)| name.as_str());
+        BUILT_IN.iter().copied().chain(from_files)
+    }
+
+    fn warn_of_unused(&self, reader: &mut Reader<'_>) {
+        for (name, place, is_used) in &self.names {
+            if !is_used {
+                let path = super::reader::join("plugins", name);
+                reader.warn(&path, *place, "no service uses this plugin");
+            }
+        }
+    }
+}
+
+fn read_plugin(
+    reader: &mut Reader<'_>,
+    name: &str,
+    field: &Field<'_>,
+    folder: &Path,
+) -> Option<PluginConfig> {
+    let fields = reader.fields(field, &keys::PLUGIN)?;
+    let file = fields.required(reader, "file").and_then(|field| {
+        let text = reader.text(&field)?;
+        if text.is_empty() {
+            reader.refuse(&field, "is no path", "give that of a WebAssembly module");
+        }
+        Some(folder.join(text))
+    });
+    let mut plugin = PluginConfig {
+        name: name.to_owned(),
+        file: file?,
+        sha256: None,
+        memory_max: DEFAULT_PLUGIN_MEMORY,
+        fuel: DEFAULT_PLUGIN_FUEL,
+    };
+    if let Some(field) = fields.get("sha256")
+        && let Some(text) = reader.text(&field)
+    {
+        plugin.sha256 = parse_sha256(text);
+        if plugin.sha256.is_none() {
+            let remedy = "use the 64 hexadecimal digits that sha256sum prints";
+            reader.refuse(&field, "is not a SHA-256 hash", remedy);
+        }
+    }
+    if let Some(limits) =
+        fields.get("limits").and_then(|field| reader.fields(&field, &keys::PLUGIN_LIMITS))
+    {
+        if let Some(field) = limits.get("memory") {
+            let size = reader.size(&field, PLUGIN_MEMORY).and_then(|size| size.try_into().ok());
+            set(&mut plugin.memory_max, size);
+        }
+        if let Some(field) = limits.get("fuel") {
+            set(&mut plugin.fuel, reader.integer(&field, PLUGIN_FUEL));
+        }
+    }
+    Some(plugin)
+}
+
+/// What must be known of all services to say whether the next one fits beside them.
+#[derive(Default)]
+struct Seen {
+    names: HashMap<String, String>,
+    addresses: HashMap<ServiceAddress, String>,
+    vips: HashMap<IpAddr, String>,
+    /// Each server's address and where it stands.
+    servers: Vec<(IpAddr, String, Place)>,
+}
+
+fn read_services(
+    reader: &mut Reader<'_>,
+    field: &Field<'_>,
+    plugins: &mut Plugins,
+    config: &mut Config,
+) {
+    let Some(list) = reader.list(field) else { return };
+    if list.is_empty() {
+        reader.error(&field.path, field.node.place, "empty; describe at least one service");
+    }
+    if list.len() > SERVICES_MAX {
+        let message = format!("{} services; use at most {SERVICES_MAX}", list.len());
+        reader.error(&field.path, field.node.place, message);
+        return;
+    }
+    let mut seen = Seen::default();
+    for field in &list {
+        if let Some(fields) = reader.fields(field, &keys::SERVICE) {
+            let service = read_service(reader, &fields, plugins, &mut seen);
+            config.services.extend(service);
+        }
+    }
+    for (address, path, place) in &seen.servers {
+        if let Some(service) = seen.vips.get(address) {
+            let message = format!(
+                "{address} is the VIP of {service}; give the real server an address of its own"
+            );
+            reader.error(path, *place, message);
+        }
+    }
+    if let Some(mtu) = config.device.mtu
+        && mtu < MTU_IPV6_MIN
+        && config.services.iter().any(|service| service.address.vip.is_ipv6())
+    {
+        let place = reader.places.get("device.mtu").copied().unwrap_or_default();
+        let message = format!("{mtu} is too short for IPv6; use {MTU_IPV6_MIN} or more");
+        reader.error("device.mtu", place, message);
+    }
+}
+
+/// Reads everything there is to read of a service, and returns it if all that is needed is there.
+fn read_service(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_>,
+    plugins: &mut Plugins,
+    seen: &mut Seen,
+) -> Option<ServiceConfig> {
+    let name = read_name(reader, fields, seen);
+    let protocol = match fields.get("protocol") {
+        Some(field) => reader.choice(&field, &PROTOCOLS),
+        None => Some(Protocol::Tcp),
+    };
+    let vip = fields.required(reader, "vip").and_then(|field| read_vip(reader, &field));
+    let port = read_port(reader, fields, protocol);
+    let address = read_address(reader, fields, seen, protocol, vip, port);
+    let scheduler = match fields.get("scheduler") {
+        Some(field) => read_scheduler(reader, &field, plugins),
+        None => Some(SchedulerConfig { plugin: DEFAULT_SCHEDULER.to_owned(), config: None }),
+    };
+    let timeouts = read_timeouts(reader, fields, protocol);
+    let mut on_no_server = OnNoServer::default();
+    if let Some(field) = fields.get("on_no_server") {
+        let choices =
+            [("reset", OnNoServer::Reset), ("icmp", OnNoServer::Icmp), ("drop", OnNoServer::Drop)];
+        set(&mut on_no_server, reader.choice(&field, &choices));
+    }
+    let mut on_stray = OnStray::default();
+    if let Some(field) = fields.get("on_stray") {
+        let choices =
+            [("reset", OnStray::Reset), ("drop", OnStray::Drop), ("pickup", OnStray::Pickup)];
+        set(&mut on_stray, reader.choice(&field, &choices));
+        if protocol.is_some_and(|protocol| protocol != Protocol::Tcp) {
+            reader.error(&field.path, field.node.place, "only tcp services have it; remove it");
+        }
+    }
+    let servers = read_servers(reader, fields, seen, protocol, vip, port);
+    Some(ServiceConfig {
+        name: name?,
+        address: address?,
+        scheduler: scheduler?,
+        timeouts,
+        on_no_server,
+        on_stray,
+        servers: servers?,
+    })
+}
+
+fn read_name(reader: &mut Reader<'_>, fields: &Fields<'_>, seen: &mut Seen) -> Option<String> {
+    let field = fields.required(reader, "name")?;
+    let name = reader.text(&field)?;
+    if !is_name(name) {
+        let remedy = format!("use {}", keys::SERVICE.values("name"));
+        reader.refuse(&field, "is no name for a service", &remedy);
+        return None;
+    }
+    let (path, _) = fields.place();
+    if let Some(other) = seen.names.insert(name.to_owned(), path.to_owned()) {
+        let message = format!("{name} is already the name of {other}; choose another");
+        reader.error(&field.path, field.node.place, message);
+        seen.names.insert(name.to_owned(), other);
+    }
+    Some(name.to_owned())
+}
+
+fn read_vip(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<IpAddr> {
+    let vip = reader.address(field)?;
+    if let Some(reason) = why_not_a_host(vip) {
+        reader.refuse(field, reason, "use an address that clients can reach");
+        return None;
+    }
+    Some(vip)
+}
+
+/// The virtual port; 0 for ICMP.
+fn read_port(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_>,
+    protocol: Option<Protocol>,
+) -> Option<u16> {
+    if protocol == Some(Protocol::Icmp) {
+        if let Some(field) = fields.get("port") {
+            reader.error(&field.path, field.node.place, "an icmp service has no port; remove it");
+        }
+        return Some(0);
+    }
+    let field = fields.required(reader, "port")?;
+    number(reader, &field, PORT)
+}
+
+fn read_address(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_>,
+    seen: &mut Seen,
+    protocol: Option<Protocol>,
+    vip: Option<IpAddr>,
+    port: Option<u16>,
+) -> Option<ServiceAddress> {
+    let vip = vip?;
+    let (path, place) = fields.place();
+    let path = path.to_owned();
+    seen.vips.entry(vip).or_insert_with(|| path.clone());
+    let address = ServiceAddress { protocol: protocol?, vip, port: port? };
+    if let Some(other) = seen.addresses.insert(address, path.clone()) {
+        let message = format!("{address} is already the address of {other}; change or remove one");
+        reader.error(&path, place, message);
+        seen.addresses.insert(address, other);
+    }
+    Some(address)
+}
+
+/// A name, or a mapping of `plugin` and `config`.
+fn read_scheduler(
+    reader: &mut Reader<'_>,
+    field: &Field<'_>,
+    plugins: &mut Plugins,
+) -> Option<SchedulerConfig> {
+    if !matches!(field.node.value, Value::Mapping(_)) {
+        let plugin = read_scheduler_name(reader, field, plugins)?;
+        return Some(SchedulerConfig { plugin, config: None });
+    }
+    let fields = reader.fields(field, &keys::SCHEDULER)?;
+    let plugin = fields
+        .required(reader, "plugin")
+        .and_then(|field| read_scheduler_name(reader, &field, plugins));
+    let config = match fields.get("config") {
+        Some(field) => Some(read_plugin_config(reader, &field)?),
+        None => None,
+    };
+    Some(SchedulerConfig { plugin: plugin?, config })
+}
+
+fn read_scheduler_name(
+    reader: &mut Reader<'_>,
+    field: &Field<'_>,
+    plugins: &mut Plugins,
+) -> Option<String> {
+    let name = reader.text(field)?;
+    if plugins.take(name) {
+        return Some(name.to_owned());
+    }
+    let remedy = match nearest(name, plugins.known()) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => {
+            let known = list_names(plugins.known());
+            format!("use {known}, or name a plugin of your own under `plugins`")
+        }
+    };
+    reader.refuse(field, "is no scheduler", &remedy);
+    None
+}
+
+/// Any value, as JSON text.
+fn read_plugin_config(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<String> {
+    refuse_repeated_keys(reader, field);
+    let problem = match serde_json::to_string(field.node) {
+        Ok(json) if json.len() <= PLUGIN_CONFIG_OCTETS_MAX => return Some(json),
+        Ok(json) => format!("{} octets as JSON; use at most 64KiB", json.len()),
+        Err(error) => format!("cannot be written as JSON: {error}"),
+    };
+    reader.error(&field.path, field.node.place, problem);
+    None
+}
+
+/// Reports keys that a mapping has twice, at any depth: what they mean would be up to the plugin.
+fn refuse_repeated_keys(reader: &mut Reader<'_>, field: &Field<'_>) {
+    match &field.node.value {
+        Value::Mapping(_) => {
+            for (_, field) in reader.named(field) {
+                refuse_repeated_keys(reader, &field);
+            }
+        }
+        Value::List(_) => {
+            for field in reader.list(field).unwrap_or_default() {
+                refuse_repeated_keys(reader, &field);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn read_timeouts(
+    reader: &mut Reader<'_>,
+    service: &Fields<'_>,
+    protocol: Option<Protocol>,
+) -> Timeouts {
+    let mut timeouts = Timeouts::default();
+    let fields = service.get("timeouts").and_then(|field| reader.fields(&field, &keys::TIMEOUTS));
+    let Some(fields) = fields else { return timeouts };
+    for (name, state, of) in TIMEOUT_STATES {
+        let Some(field) = fields.get(name) else { continue };
+        if let Some(timeout) = reader.duration(&field, TIMEOUT) {
+            timeouts.set(state, timeout);
+        }
+        if let Some(protocol) = protocol.filter(|protocol| *protocol != of) {
+            let message = format!("only for {of} services, and this one is {protocol}; remove it");
+            reader.error(&field.path, field.node.place, message);
+        }
+    }
+    timeouts
+}
+
+fn read_servers(
+    reader: &mut Reader<'_>,
+    service: &Fields<'_>,
+    seen: &mut Seen,
+    protocol: Option<Protocol>,
+    vip: Option<IpAddr>,
+    port: Option<u16>,
+) -> Option<Vec<ServerConfig>> {
+    let field = service.required(reader, "servers")?;
+    let list = reader.list(&field)?;
+    if list.is_empty() {
+        let message = "no real servers: every client gets what `on_no_server` says";
+        reader.warn(&field.path, field.node.place, message);
+    }
+    if list.len() > SERVERS_MAX {
+        let message = format!("{} real servers; use at most {SERVERS_MAX}", list.len());
+        reader.error(&field.path, field.node.place, message);
+        return None;
+    }
+    let mut servers: Vec<ServerConfig> = Vec::with_capacity(list.len());
+    let mut paths: HashMap<SocketAddr, &str> = HashMap::new();
+    for field in &list {
+        let Some(fields) = reader.fields(field, &keys::SERVER) else { continue };
+        let Some(server) = read_server(reader, &fields, seen, protocol, vip, port) else {
+            continue;
+        };
+        if let Some(other) = paths.get(&server.address) {
+            let message = format!("{} is already {other}; remove one", server.address);
+            reader.error(&field.path, field.node.place, message);
+            continue;
+        }
+        paths.insert(server.address, &field.path);
+        servers.push(server);
+    }
+    Some(servers)
+}
+
+fn read_server(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_>,
+    seen: &mut Seen,
+    protocol: Option<Protocol>,
+    vip: Option<IpAddr>,
+    port: Option<u16>,
+) -> Option<ServerConfig> {
+    let address = fields
+        .required(reader, "address")
+        .and_then(|field| read_server_address(reader, &field, seen, vip));
+    let port = match fields.get("port") {
+        Some(field) if protocol == Some(Protocol::Icmp) => {
+            let message = "a real server of an icmp service has no port; remove it";
+            reader.error(&field.path, field.node.place, message);
+            None
+        }
+        Some(field) => number(reader, &field, PORT),
+        None => port,
+    };
+    let weight = match fields.get("weight") {
+        Some(field) => number(reader, &field, WEIGHT),
+        None => Some(1),
+    };
+    Some(ServerConfig { address: SocketAddr::new(address?, port?), weight: weight? })
+}
+
+fn read_server_address(
+    reader: &mut Reader<'_>,
+    field: &Field<'_>,
+    seen: &mut Seen,
+    vip: Option<IpAddr>,
+) -> Option<IpAddr> {
+    let address = reader.address(field)?;
+    if let Some(reason) = why_not_a_host(address) {
+        reader.refuse(field, reason, "use the real server's own address");
+        return None;
+    }
+    if let Some(vip) = vip.filter(|vip| vip.is_ipv4() != address.is_ipv4()) {
+        let family = |address: IpAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        let message = format!(
+            "{address} is {}, but the service's VIP {vip} is {}; use one family in a service",
+            family(address),
+            family(vip),
+        );
+        reader.error(&field.path, field.node.place, message);
+        return None;
+    }
+    seen.servers.push((address, field.path.clone(), field.node.place));
+    Some(address)
+}
+
+/// What keeps an address from being that of one host in the network, if something does.
+fn why_not_a_host(address: IpAddr) -> Option<&'static str> {
+    if address.is_unspecified() {
+        return Some("is the unspecified address");
+    }
+    if address.is_loopback() {
+        return Some("is a loopback address, which never leaves its host");
+    }
+    if address.is_multicast() {
+        return Some("is a multicast address");
+    }
+    match address {
+        IpAddr::V4(address) if address.is_broadcast() => Some("is the broadcast address"),
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) if address.to_ipv4_mapped().is_some() => {
+            Some("is an IPv4 address in IPv6 clothes")
+        }
+        IpAddr::V6(address) if address.is_unicast_link_local() => {
+            Some("is a link-local address, which is not routed")
+        }
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn number<T: TryFrom<u64>>(
+    reader: &mut Reader<'_>,
+    field: &Field<'_>,
+    range: RangeInclusive<u64>,
+) -> Option<T> {
+    reader.integer(field, range)?.try_into().ok()
+}
+
+/// Replaces a default by what was read, if it could be read.
+fn set<T>(slot: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *slot = value;
+    }
+}
+
+fn is_name_octet(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'_' | b'-')
+}
+
+fn is_name(name: &str) -> bool {
+    name.len() <= NAME_OCTETS_MAX
+        && name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
+        && name.bytes().all(is_name_octet)
+}
+
+fn parse_sha256(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    let mut hash = [0; 32];
+    for (octet, digits) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let digits = std::str::from_utf8(digits).ok()?;
+        if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return None;
+        }
+        *octet = u8::from_str_radix(digits, 16).ok()?;
+    }
+    Some(hash)
+}
