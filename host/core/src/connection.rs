@@ -24,6 +24,7 @@ use tuple::{Direction, Tuple};
 /// Nothing but the first packet was needed to decide it, and any translator that is given these
 /// values can carry it on.
 #[derive(Debug)]
+
 pub struct Connection<A> {
     /// CIP:port to VIP:port, as the client's packets come in.
     original: Tuple<A>,

@@ -1,7 +1,7 @@
 //! A virtual service: an address of the director's, its real servers and its scheduler.
 
 use core::fmt;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -262,6 +262,7 @@ pub struct Services {
     list: Vec<Arc<Service>>,
     by_address: HashMap<ServiceAddress, Arc<Service>, foldhash::fast::FixedState>,
     vips: HashSet<IpAddr, foldhash::fast::FixedState>,
+    real_servers: HashSet<(Protocol, SocketAddr), foldhash::fast::FixedState>,
 }
 
 impl Services {
@@ -270,11 +271,15 @@ impl Services {
     pub fn new(list: Vec<Arc<Service>>) -> Self {
         let mut by_address = HashMap::default();
         let mut vips = HashSet::default();
+        let mut real_servers = HashSet::default();
         for service in &list {
             by_address.insert(service.address(), Arc::clone(service));
             vips.insert(service.address().vip);
+            let protocol = service.address().protocol;
+            real_servers
+                .extend(service.servers().iter().map(|server| (protocol, server.address())));
         }
-        Self { list, by_address, vips }
+        Self { list, by_address, vips, real_servers }
     }
 
     /// Every service, in the order of the configuration.
@@ -287,6 +292,12 @@ impl Services {
     #[must_use]
     pub fn find(&self, address: &ServiceAddress) -> Option<&Arc<Service>> {
         self.by_address.get(address)
+    }
+
+    /// Whether some service has a real server at this address and port.
+    #[must_use]
+    pub fn is_real_server(&self, protocol: Protocol, address: SocketAddr) -> bool {
+        self.real_servers.contains(&(protocol, address))
     }
 
     /// Whether some service has this virtual address.

@@ -71,7 +71,8 @@ drop_reasons! {
     IcmpHeader = "icmp_header",
     /// An ICMP message whose checksum is wrong.
     IcmpChecksum = "icmp_checksum",
-    /// An ICMP error to a virtual address whose quoted packet is no packet of ours.
+    /// An ICMP error to a virtual address, or about a packet to a real server, that quotes no packet
+    /// of a connection.
     IcmpQuote = "icmp_quote",
     /// An ICMP message to a virtual address that is neither an error nor an echo request.
     IcmpType = "icmp_type",
@@ -100,9 +101,9 @@ drop_reasons! {
 
 impl DropReason {
     /// Place in [`Self::ALL`].
-    #[must_use]
-    pub(crate) fn index(self) -> usize {
-        Self::ALL.iter().position(|reason| *reason == self).unwrap_or(usize::MAX)
+    #[expect(clippy::as_conversions, reason = "a fieldless enum in the order of ALL")]
+    pub(crate) const fn index(self) -> usize {
+        self as usize
     }
 }
 

@@ -414,7 +414,9 @@ mod tests {
     fn server_key_is_the_same_in_every_process() {
         // Golden values: a change here would move the clients of every running director.
         let key = server_key(IpAddr::from([10, 0, 0, 1]), 80, 6);
-        assert_eq!(key, server_key(IpAddr::from([10, 0, 0, 1]), 80, 6));
+        assert_eq!(key, 0x0f10_86ea_776e_b452);
+        let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+        assert_eq!(server_key(IpAddr::V6(v6), 53, 17), 0x2cad_e6da_6a58_8a43);
         assert_ne!(key, server_key(IpAddr::from([10, 0, 0, 1]), 81, 6));
         assert_ne!(key, server_key(IpAddr::from([10, 0, 0, 1]), 80, 17));
         assert_ne!(key, server_key(IpAddr::from([10, 0, 0, 2]), 80, 6));

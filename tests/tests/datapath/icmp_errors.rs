@@ -3,7 +3,7 @@
 use wvs_core::packet::checksum::Sum;
 use wvs_core::service::Protocol;
 use wvs_core::verdict::{DropReason, Verdict};
-use wvs_tests::packet::{ACK, SYN, Tcp, at, icmp_error, receive, udp};
+use wvs_tests::packet::{ACK, Tcp, at, icmp_error, receive, udp};
 use wvs_tests::world::World;
 
 use crate::{Addresses, FAMILIES};
@@ -118,7 +118,19 @@ fn error_to_somebody_else_than_the_quoted_sender_is_not_translated() {
         let forwarded = world.forward(&Tcp::new(family.client(), family.vip(), ACK).build());
         let other = if family.vip().is_ipv4() { "198.51.100.99:0" } else { "[2001:db8:1::99]:0" };
         let error = icmp_error(family.server(0).ip(), at(other).ip(), too_big(family), &forwarded);
-        assert_eq!(world.process(&error), (Verdict::Pass, error));
+        world.drop(&error, DropReason::IcmpQuote);
+    }
+}
+
+#[test]
+fn error_about_an_expired_connection_shows_the_client_no_real_server() {
+    for family in FAMILIES {
+        let mut world = family.established();
+        let forwarded = world.forward(&Tcp::new(family.client(), family.vip(), ACK).build());
+        world.wait_and_sweep(std::time::Duration::from_secs(900));
+        let error =
+            icmp_error(family.server(0).ip(), family.client().ip(), too_big(family), &forwarded);
+        world.moves(&[("drop.icmp_quote", 1)], |world| world.drop(&error, DropReason::IcmpQuote));
     }
 }
 
@@ -143,6 +155,4 @@ fn other_icmp_to_a_vip_is_dropped_and_elsewhere_passes() {
     world.drop(&timestamp, DropReason::IcmpType);
     let timestamp = icmp_error(family.client().ip(), family.server(0).ip(), [13, 0], &[0; 12]);
     assert_eq!(world.process(&timestamp).0, Verdict::Pass);
-    let world = family.world(Protocol::Tcp);
-    world.forward(&Tcp::new(family.client(), family.vip(), SYN).build());
 }

@@ -135,9 +135,11 @@ impl Tables {
         is_first
     }
 
-    /// Takes a connection out to make way for a new one.
-    pub(crate) fn replace<A: Address>(&self, connection: &Connection<A>) {
-        if self.remove(connection) {
+    /// Takes out the connection that has `tuple`, to make way for a new one.
+    pub(crate) fn replace<A: Address>(&self, tuple: &Tuple<A>) {
+        if let Some(connection) = A::table(self).find(tuple)
+            && self.remove(&connection)
+        {
             self.counters.replaced.count();
         }
     }
@@ -166,6 +168,19 @@ impl<A: Address> Table<A> {
     #[must_use]
     pub fn find(&self, tuple: &Tuple<A>) -> Option<Arc<Connection<A>>> {
         self.index.get(tuple).map(|found| Arc::clone(found.value()))
+    }
+
+    /// What `look` makes of the connection that has `tuple`, as [`find`](Self::find) but without a
+    /// reference count, which every packet of the connection would have to fetch and write. `look`
+    /// must not come back to the table: it runs under the shared lock.
+    #[inline]
+    #[must_use]
+    pub(crate) fn look<R>(
+        &self,
+        tuple: &Tuple<A>,
+        look: impl FnOnce(&Connection<A>) -> R,
+    ) -> Option<R> {
+        self.index.get(tuple).map(|found| look(found.value()))
     }
 
     /// Every connection of the moment, in no order. For listings and tests: it copies them all.

@@ -1,0 +1,140 @@
+//! Admission: what becomes of a packet that belongs to no connection.
+//!
+//! Where a host with IPVS hands such a packet to its local stack, a director on a TUN has none and
+//! answers itself; see [`Answer`].
+
+use std::sync::Arc;
+
+use wvs_abi::{Request, encode_address};
+
+use crate::answer::{Answer, is_unicast};
+use crate::connection::Connection;
+use crate::connection::state::State;
+use crate::connection::table::Refusal;
+use crate::connection::tuple::Tuple;
+use crate::director::{ClosedPort, Decision, Director};
+use crate::packet::address::Address;
+use crate::packet::{Transport, tcp};
+use crate::service::{OnNoServer, OnStray, Protocol, Service, ServiceAddress};
+use crate::time::Moment;
+use crate::verdict::DropReason;
+
+/// What comes of a packet that belongs to no connection.
+pub(crate) enum Opened<A: Address> {
+    Connection(Arc<Connection<A>>),
+    Decision(Decision),
+}
+
+impl Director {
+    /// Opens a connection for a packet that belongs to none, if it may open one; otherwise says what
+    /// becomes of it.
+    pub(crate) fn open<A: Address>(
+        &self,
+        tuple: &Tuple<A>,
+        transport: &Transport<'_>,
+        now: Moment,
+    ) -> Result<Opened<A>, DropReason> {
+        let vip = tuple.destination.into();
+        let port = tuple.destination_port;
+        let may_open = match transport {
+            Transport::Echo(echo) => echo.is_request(),
+            _ => true,
+        };
+        if !self.services.is_vip(vip) || !may_open {
+            return match tuple.protocol {
+                Protocol::Icmp => self
+                    .pass_unless_vip(tuple.destination, DropReason::IcmpType)
+                    .map(Opened::Decision),
+                Protocol::Tcp | Protocol::Udp => Err(DropReason::NoConnection),
+            };
+        }
+        let address = ServiceAddress { protocol: tuple.protocol, vip, port };
+        let Some(service) = self.services.find(&address) else {
+            return self.refuse_closed_port(transport).map(Opened::Decision);
+        };
+        if let Transport::Tcp(segment) = transport
+            && !segment.is_opening()
+        {
+            match service.on_stray() {
+                _ if segment.flags() & tcp::RST != 0 => return Err(DropReason::Stray),
+                OnStray::Reset => return Ok(Opened::Decision(Decision::Answer(Answer::Reset))),
+                OnStray::Drop => return Err(DropReason::Stray),
+                OnStray::Pickup => {}
+            }
+        }
+        if !is_unicast(tuple.source.into()) || self.services.is_vip(tuple.source.into()) {
+            return Err(DropReason::SourceAddress);
+        }
+        if self.connections.is_full() {
+            return Err(DropReason::TableFull);
+        }
+        let Some(server) = service.pick(request(tuple, now)) else {
+            return refuse_for_lack_of_servers(service, transport).map(Opened::Decision);
+        };
+        let connect = || Connection::open(*tuple, Arc::clone(service), Arc::clone(server), now);
+        let connection = connect().ok_or(DropReason::NoServer)?;
+        let reply = *connection.reply();
+        let placed = match self.connections.insert(connection) {
+            // The client used this port for another service on the same server. If that is over,
+            // this one may have the tuple.
+            Err(Refusal::ReplyTaken) if self.is_over(&reply) => {
+                self.connections.replace(&reply);
+                self.connections.insert(connect().ok_or(DropReason::NoServer)?)
+            }
+            placed => placed,
+        };
+        placed.map(Opened::Connection).map_err(|refusal| match refusal {
+            Refusal::Full => DropReason::TableFull,
+            Refusal::ReplyTaken => DropReason::ReplyTupleTaken,
+        })
+    }
+
+    /// Whether the connection that has `tuple` may make way for another one.
+    fn is_over<A: Address>(&self, tuple: &Tuple<A>) -> bool {
+        let is_over =
+            |connection: &Connection<A>| connection.state().is_none_or(State::is_reusable);
+        A::table(&self.connections).look(tuple, is_over) == Some(true)
+    }
+
+    /// To a virtual address, but to no service.
+    fn refuse_closed_port(&self, transport: &Transport<'_>) -> Result<Decision, DropReason> {
+        match (transport, self.config.closed_port) {
+            (Transport::Echo(_), _) if self.config.answer_echo => {
+                Ok(Decision::Answer(Answer::Echo))
+            }
+            (Transport::Echo(_), _) => Err(DropReason::Echo),
+            // A reset is never answered by another one (RFC 9293 section 3.5.2).
+            (Transport::Tcp(segment), _) if segment.flags() & tcp::RST != 0 => {
+                Err(DropReason::ClosedPort)
+            }
+            (Transport::Tcp(_), ClosedPort::Reject) => Ok(Decision::Answer(Answer::Reset)),
+            (_, ClosedPort::Reject) => Ok(Decision::Answer(Answer::PortUnreachable)),
+            (_, ClosedPort::Drop) => Err(DropReason::ClosedPort),
+        }
+    }
+}
+
+/// What the scheduler is told of a first packet.
+fn request<A: Address>(tuple: &Tuple<A>, now: Moment) -> Request {
+    Request {
+        family: if A::IS_IPV6 { 6 } else { 4 },
+        protocol: tuple.protocol.number(A::IS_IPV6),
+        client_port: tuple.source_port,
+        virtual_port: tuple.destination_port,
+        client_address: encode_address(tuple.source.into()),
+        virtual_address: encode_address(tuple.destination.into()),
+        now_ms: now.as_millis(),
+        ..Request::default()
+    }
+}
+
+fn refuse_for_lack_of_servers(
+    service: &Service,
+    transport: &Transport<'_>,
+) -> Result<Decision, DropReason> {
+    match (service.on_no_server(), transport) {
+        (OnNoServer::Drop, _) => Err(DropReason::NoServer),
+        (OnNoServer::Reset, Transport::Tcp(_)) => Ok(Decision::Answer(Answer::Reset)),
+        (OnNoServer::Reset | OnNoServer::Icmp, _) => Ok(Decision::Answer(Answer::PortUnreachable)),
+    }
+}
