@@ -88,7 +88,7 @@ fn impossible_lengths_are_dropped() {
 #[test]
 fn fragments_are_dropped_whichever_part_they_are() {
     let mut world = V4.world(Protocol::Tcp);
-    for offset in [[0x20, 0], [0x20, 1], [0, 1], [0x1f, 0xff]] {
+    for offset in [[0x20, 0], [0x20, 1], [0, 1], [0x10, 0], [0x1f, 0xff]] {
         let mut packet = tcp(V4.client(), V4.vip(), SYN);
         packet[6..8].copy_from_slice(&offset);
         world.moves(&[("drop.fragment", 1)], |world| world.drop(&packet, DropReason::Fragment));

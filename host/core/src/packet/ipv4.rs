@@ -24,14 +24,10 @@ pub struct Ipv4Header<'a>(&'a mut [u8; 20]);
 /// fragment, the first one included.
 #[inline]
 pub fn parse(octets: &mut [u8]) -> Result<Ip<'_, Ipv4Addr>, DropReason> {
-    let available = octets.len();
     let (header, rest) = octets.split_first_chunk_mut::<20>().ok_or(DropReason::Ipv4Header)?;
     let header = Ipv4Header(header);
     let options = header.length().checked_sub(20).ok_or(DropReason::Ipv4Header)?;
     let total = header.total_length();
-    if total > available {
-        return Err(DropReason::Ipv4Length);
-    }
     let payload = total.checked_sub(header.length()).ok_or(DropReason::Ipv4Length)?;
     if header.is_fragment() {
         return Err(DropReason::Fragment);
