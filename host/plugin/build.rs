@@ -1,0 +1,83 @@
+//! Builds the built-in schedulers from source to the wasm modules that the crate embeds.
+//!
+//! A second cargo does it, with a target directory of its own: the outer one holds the lock of the
+//! first. The modules come out the same octets whichever profile the host is built with and
+//! whichever directory the sources are in.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+/// The schedulers under `plugins/`, each in a package `wvs-<name>`.
+const BUILT_INS: [&str; 3] = ["rr", "wlc", "sh"];
+
+const TARGET: &str = "wasm32-unknown-unknown";
+
+/// Flags for the modules. Without the limit each would take 1 MiB for its stack.
+const RUSTFLAGS: &str = "-Clink-arg=-zstack-size=16384";
+
+/// What the outer cargo, or clippy through it, sets for its own build and not for ours.
+const FOREIGN_VARIABLES: [&str; 8] = [
+    "CARGO_BUILD_RUSTFLAGS",
+    "CARGO_BUILD_TARGET",
+    "CARGO_ENCODED_RUSTFLAGS",
+    "CARGO_TARGET_DIR",
+    "CLIPPY_ARGS",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "RUSTC_WRAPPER",
+    "RUSTFLAGS",
+];
+
+fn main() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let out = PathBuf::from(variable("OUT_DIR"));
+    for source in ["Cargo.toml", "rust-toolchain.toml", "sdk/abi", "sdk/rust"] {
+        println!("cargo::rerun-if-changed={}", workspace.join(source).display());
+    }
+    for name in BUILT_INS {
+        println!("cargo::rerun-if-changed={}", workspace.join("plugins").join(name).display());
+    }
+
+    require_target();
+    let target_dir = out.join("target");
+    let mut cargo = Command::new(variable("CARGO"));
+    cargo.arg("build").args(BUILT_INS.map(|name| format!("--package=wvs-{name}")));
+    cargo.args(["--lib", "--profile=plugin", "--target", TARGET, "--target-dir"]).arg(&target_dir);
+    cargo.current_dir(&workspace);
+    for (name, _) in env::vars_os() {
+        let is_foreign = name.to_str().is_some_and(|name| {
+            FOREIGN_VARIABLES.contains(&name) || name.starts_with("CARGO_PROFILE_")
+        });
+        if is_foreign {
+            cargo.env_remove(name);
+        }
+    }
+    cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", RUSTFLAGS);
+    let status = cargo.status().unwrap_or_else(|error| panic!("cannot start cargo: {error}"));
+    assert!(status.success(), "building the built-in schedulers failed, see cargo's words above");
+
+    let built = target_dir.join(TARGET).join("plugin");
+    for name in BUILT_INS {
+        let module = built.join(format!("wvs_{name}.wasm"));
+        fs::copy(&module, out.join(format!("{name}.wasm")))
+            .unwrap_or_else(|error| panic!("no module {}: {error}", module.display()));
+    }
+}
+
+/// Stops with the cure if the compiler has no standard library for wasm.
+fn require_target() {
+    let rustc = Command::new(variable("RUSTC"))
+        .args(["--print", "target-libdir", "--target", TARGET])
+        .output()
+        .unwrap_or_else(|error| panic!("cannot start rustc: {error}"));
+    let directory = String::from_utf8_lossy(&rustc.stdout);
+    assert!(
+        Path::new(directory.trim()).is_dir(),
+        "the schedulers are WebAssembly modules and the compiler's target for them is missing: \
+         run `rustup target add {TARGET}`"
+    );
+}
+
+fn variable(name: &str) -> String {
+    env::var(name).unwrap_or_else(|error| panic!("{name}: {error}"))
+}

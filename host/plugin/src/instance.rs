@@ -1,0 +1,410 @@
+//! One plugin at work: a module with a memory of its own.
+
+use std::fmt;
+
+use wasmtime::{Memory, ResourceLimiter, Store, TypedFunc, WasmParams, WasmResults};
+use wvs_abi::{ABI_MAJOR, ABI_MINOR, Region, Request, Server, ServerInfo, caps, export, result};
+use wvs_core::scheduler::Pick;
+
+use crate::error::{InstanceError, RegionError};
+use crate::fault::Fault;
+use crate::limits::{CONFIG_MAX, Limits, REASON_MAX, TABLE_ENTRIES_MAX};
+use crate::module::Module;
+use crate::table::ServerTable;
+
+/// One instance of a plugin with the server table in its memory.
+///
+/// It answers; it keeps no count of its faults and is never replaced: that is
+/// [`WasmScheduler`](crate::WasmScheduler)'s work. After a [`Fault`] other than a bad answer it is
+/// only good for dropping.
+pub struct Instance {
+    store: Store<Bounds>,
+    memory: Memory,
+    region: TypedFunc<(u32, u32), u32>,
+    schedule: TypedFunc<u32, i32>,
+    servers_changed: Option<TypedFunc<u32, i32>>,
+    caps: u32,
+    limits: Limits,
+    request_at: usize,
+    servers: Resident,
+    info: Resident,
+    /// The weights in the table, to judge answers by: the table itself is the plugin's to scribble
+    /// on.
+    weights: Vec<u32>,
+}
+
+/// An array of records in the plugin's memory.
+#[derive(Clone, Copy, Default)]
+struct Resident {
+    at: usize,
+    /// Octets from `at` on that are ours to write, checked to be within the memory.
+    capacity: usize,
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Instance").field("servers", &self.weights.len()).finish_non_exhaustive()
+    }
+}
+
+impl Instance {
+    /// Makes and starts an instance and gives it `config` (JSON text).
+    ///
+    /// # Errors
+    /// What the plugin did wrong or why it refused `config`.
+    pub fn new(module: &Module, config: Option<&str>) -> Result<Self, InstanceError> {
+        let limits = *module.limits();
+        let linked = module.linked();
+        let engine = linked.module().engine();
+        let mut store = Store::new(engine, Bounds::new(limits.memory));
+        store.limiter(|bounds| bounds);
+
+        refuel(&mut store, limits.start_fuel, export::START)
+            .map_err(|fault| InstanceError::Instantiation(fault.to_string()))?;
+        let instance = linked.instantiate(&mut store).map_err(|error| {
+            match Fault::of_call(
+                "the start function",
+                &error,
+                limits.start_fuel,
+                store.data().was_refused,
+            ) {
+                Fault::Engine { reason, .. } => InstanceError::Instantiation(reason),
+                fault => InstanceError::Start(fault),
+            }
+        })?;
+        // The module was checked to have all this; what is missing is optional.
+        let absent = |export: &str| InstanceError::Instantiation(format!("no export {export}"));
+        let memory = instance
+            .get_memory(&mut store, export::MEMORY)
+            .ok_or_else(|| absent(export::MEMORY))?;
+        let region = instance
+            .get_typed_func(&mut store, export::REGION)
+            .map_err(|_| absent(export::REGION))?;
+        let schedule = instance
+            .get_typed_func(&mut store, export::SCHEDULE)
+            .map_err(|_| absent(export::SCHEDULE))?;
+        let servers_changed = instance.get_typed_func(&mut store, export::SERVERS_CHANGED).ok();
+        let initialize = instance.get_typed_func::<(), ()>(&mut store, export::INITIALIZE).ok();
+        let abi = instance
+            .get_typed_func::<(), u32>(&mut store, export::ABI)
+            .map_err(|_| absent(export::ABI))?;
+        let says_caps = instance.get_typed_func::<(), u32>(&mut store, export::CAPS).ok();
+        let init = instance.get_typed_func::<u32, i32>(&mut store, export::INIT).ok();
+
+        let mut this = Self {
+            store,
+            memory,
+            region,
+            schedule,
+            servers_changed,
+            caps: caps::COUNTERS,
+            limits,
+            request_at: 0,
+            servers: Resident::default(),
+            info: Resident::default(),
+            weights: Vec::new(),
+        };
+        if let Some(initialize) = initialize {
+            this.call(export::INITIALIZE, &initialize, (), limits.start_fuel)
+                .map_err(InstanceError::Start)?;
+        }
+        let version = this
+            .call(export::ABI, &abi, (), limits.setup_fuel)
+            .map_err(InstanceError::Introduction)?;
+        check_version(version)?;
+        if let Some(says_caps) = says_caps {
+            this.caps = this
+                .call(export::CAPS, &says_caps, (), limits.setup_fuel)
+                .map_err(InstanceError::Introduction)?;
+            if this.caps & !caps::ALL != 0 {
+                return Err(InstanceError::UnknownCaps(this.caps));
+            }
+        }
+        match (init, config) {
+            (Some(init), config) => this.init(&init, config.unwrap_or_default())?,
+            (None, Some(_)) => return Err(InstanceError::ConfigNotTaken),
+            (None, None) => {}
+        }
+        this.request_at = match this.region(Region::Request, Request::SIZE) {
+            Ok(resident) => resident.at,
+            Err(Fault::Region(error)) => return Err(error.into()),
+            Err(fault) => return Err(InstanceError::Introduction(fault)),
+        };
+        Ok(this)
+    }
+
+    /// The bits of [`wvs_abi::caps`] that the plugin has.
+    #[must_use]
+    pub fn caps(&self) -> u32 {
+        self.caps
+    }
+
+    /// Octets of memory that the instance has now.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.memory.data_size(&self.store)
+    }
+
+    /// Fuel that the last [`schedule`](Self::schedule) used.
+    #[must_use]
+    pub fn fuel_used(&self) -> u64 {
+        self.limits.fuel.saturating_sub(self.store.get_fuel().unwrap_or(0))
+    }
+
+    /// Shows the plugin the servers that the next requests choose from. Replaces the table, also
+    /// the counts in it.
+    ///
+    /// # Errors
+    /// When the plugin has no room for them or does not take them.
+    pub fn set_servers(&mut self, table: &ServerTable) -> Result<(), Fault> {
+        self.weights.clear();
+        self.weights.extend(table.servers.iter().map(|server| server.weight));
+        let n = table.servers.len();
+        self.servers = self.reserve(Region::Servers, self.servers, n, Server::SIZE)?;
+        if self.caps & caps::SERVER_INFO != 0 {
+            self.info = self.reserve(Region::ServerInfo, self.info, n, ServerInfo::SIZE)?;
+        }
+        for (record, server) in self.records(self.servers, n).zip(&table.servers) {
+            *record = server.to_octets();
+        }
+        if self.caps & caps::SERVER_INFO != 0 {
+            for (record, info) in self.records(self.info, n).zip(&table.info) {
+                *record = info.to_octets();
+            }
+        }
+        let Some(servers_changed) = self.servers_changed.clone() else { return Ok(()) };
+        let n = u32::try_from(n).unwrap_or(u32::MAX);
+        let fuel = self.limits.setup_fuel;
+        match self.call(export::SERVERS_CHANGED, &servers_changed, n, fuel)? {
+            0.. => Ok(()),
+            refused => Err(Fault::ServersRefused(refused)),
+        }
+    }
+
+    /// Asks the plugin for one decision over the servers of [`set_servers`](Self::set_servers).
+    /// `counts` are the servers' active and inactive connections now; they are taken only if the
+    /// plugin reads them. The answer is valid. Cost without faults: no allocation, no lock.
+    ///
+    /// # Errors
+    /// What the plugin did wrong.
+    #[inline]
+    pub fn schedule(
+        &mut self,
+        request: &Request,
+        counts: impl IntoIterator<Item = (u32, u32)>,
+    ) -> Result<Pick, Fault> {
+        let n = self.weights.len();
+        let memory = self.memory.data_mut(&mut self.store);
+        let region = memory.get_mut(self.request_at..).and_then(|octets| octets.first_chunk_mut());
+        if let Some(region) = region {
+            *region = request.to_octets();
+        }
+        if self.caps & caps::COUNTERS != 0 {
+            let table = memory.get_mut(self.servers.at..).unwrap_or_default();
+            let (records, _) = table.as_chunks_mut::<{ Server::SIZE }>();
+            for (record, (active, inactive)) in records.iter_mut().take(n).zip(counts) {
+                let counts = u64::from(active) | u64::from(inactive) << 32;
+                record[8..16].copy_from_slice(&counts.to_le_bytes());
+            }
+        }
+        let fuel = self.limits.fuel;
+        refuel(&mut self.store, fuel, export::SCHEDULE)?;
+        let n = u32::try_from(n).unwrap_or(u32::MAX);
+        match self.schedule.call(&mut self.store, n) {
+            Ok(answer) => self.judge(answer),
+            Err(error) => Err(self.fault(export::SCHEDULE, &error, fuel)),
+        }
+    }
+
+    #[inline]
+    fn judge(&self, answer: i32) -> Result<Pick, Fault> {
+        let index = usize::try_from(answer);
+        match index.map(|index| (index, self.weights.get(index))) {
+            Ok((index, Some(1..))) => Ok(Pick::Server(index)),
+            Ok((index, Some(0))) => Err(Fault::Unavailable { index }),
+            Err(_) if answer == result::NO_SERVER => Ok(Pick::NoServer),
+            Err(_) if answer == result::DEFER => Ok(Pick::Defer),
+            _ => Err(Fault::BadAnswer { answer, servers: self.weights.len() }),
+        }
+    }
+
+    fn init(&mut self, init: &TypedFunc<u32, i32>, config: &str) -> Result<(), InstanceError> {
+        let too_large = || InstanceError::ConfigTooLarge(config.len());
+        if config.len() > CONFIG_MAX {
+            return Err(too_large());
+        }
+        let len = u32::try_from(config.len()).map_err(|_| too_large())?;
+        let size = config.len().max(REASON_MAX);
+        let region = match self.region(Region::Config, size) {
+            Ok(region) => region,
+            Err(Fault::Region(error)) => return Err(error.into()),
+            Err(fault) => return Err(InstanceError::Init(fault)),
+        };
+        let octets = self.octets(region);
+        octets.fill(0);
+        octets[..config.len()].copy_from_slice(config.as_bytes());
+        let taken = self
+            .call(export::INIT, init, len, self.limits.setup_fuel)
+            .map_err(InstanceError::Init)?;
+        if taken == 0 {
+            return Ok(());
+        }
+        let reason = printable(self.octets(region));
+        Err(InstanceError::ConfigRefused { reason })
+    }
+
+    /// A region with room for `n` records: the one there is if it is large enough.
+    fn reserve(
+        &mut self,
+        kind: Region,
+        resident: Resident,
+        n: usize,
+        record: usize,
+    ) -> Result<Resident, Fault> {
+        match n.checked_mul(record) {
+            Some(size) if size <= resident.capacity => Ok(resident),
+            Some(size) => self.region(kind, size),
+            None => Err(RegionError::TooLarge { kind }.into()),
+        }
+    }
+
+    /// Asks the plugin for a region and checks what it says.
+    fn region(&mut self, kind: Region, size: usize) -> Result<Resident, Fault> {
+        let Ok(asked) = u32::try_from(size) else {
+            return Err(RegionError::TooLarge { kind }.into());
+        };
+        let region = self.region.clone();
+        let fuel = self.limits.setup_fuel;
+        let address = self.call(export::REGION, &region, (kind as u32, asked), fuel)?;
+        if address == 0 {
+            return Err(RegionError::Refused { kind, size: asked }.into());
+        }
+        let at = address as usize;
+        // A memory never shrinks: what is in bounds now stays so.
+        if at.checked_add(size).is_none_or(|end| end > self.memory()) {
+            return Err(RegionError::OutOfBounds { kind, size: asked, address }.into());
+        }
+        if !address.is_multiple_of(8) {
+            return Err(RegionError::Misaligned { kind, address }.into());
+        }
+        Ok(Resident { at, capacity: size })
+    }
+
+    fn octets(&mut self, region: Resident) -> &mut [u8] {
+        let memory = self.memory.data_mut(&mut self.store);
+        memory.get_mut(region.at..region.at + region.capacity).unwrap_or_default()
+    }
+
+    /// The first `n` records of a region.
+    fn records<const SIZE: usize>(
+        &mut self,
+        region: Resident,
+        n: usize,
+    ) -> impl Iterator<Item = &mut [u8; SIZE]> {
+        let (records, _) = self.octets(region).as_chunks_mut::<SIZE>();
+        records.iter_mut().take(n)
+    }
+
+    fn call<P: WasmParams, R: WasmResults>(
+        &mut self,
+        export: &'static str,
+        function: &TypedFunc<P, R>,
+        parameters: P,
+        fuel: u64,
+    ) -> Result<R, Fault> {
+        refuel(&mut self.store, fuel, export)?;
+        let called = function.call(&mut self.store, parameters);
+        called.map_err(|error| self.fault(export, &error, fuel))
+    }
+
+    #[cold]
+    fn fault(&self, export: &'static str, error: &wasmtime::Error, fuel: u64) -> Fault {
+        Fault::of_call(export, error, fuel, self.store.data().was_refused)
+    }
+}
+
+/// Gives the next call its fuel.
+#[inline]
+fn refuel(store: &mut Store<Bounds>, fuel: u64, export: &'static str) -> Result<(), Fault> {
+    store.set_fuel(fuel).map_err(|error| Fault::of_call(export, &error, fuel, false))
+}
+
+fn check_version(version: u32) -> Result<(), InstanceError> {
+    let [major, minor] =
+        [version >> 16, version & 0xFFFF].map(|half| u16::try_from(half).unwrap_or(u16::MAX));
+    if major != ABI_MAJOR {
+        Err(InstanceError::AbiMajor { major, minor })
+    } else if minor > ABI_MINOR {
+        Err(InstanceError::AbiMinor { minor })
+    } else {
+        Ok(())
+    }
+}
+
+/// A plugin's text up to its NUL, fit for a terminal and a log.
+fn printable(octets: &[u8]) -> String {
+    let text = octets.split(|octet| *octet == 0).next().unwrap_or_default();
+    let text = String::from_utf8_lossy(text);
+    let text: String =
+        text.trim().chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
+    if text.is_empty() { "it gave no reason".to_owned() } else { text }
+}
+
+/// The bounds of an instance's memory.
+pub(crate) struct Bounds {
+    memory: usize,
+    was_refused: bool,
+}
+
+impl Bounds {
+    fn new(memory: usize) -> Self {
+        Self { memory, was_refused: false }
+    }
+}
+
+impl ResourceLimiter for Bounds {
+    fn memory_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        self.was_refused |= desired > self.memory;
+        Ok(desired <= self.memory)
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(desired <= TABLE_ENTRIES_MAX)
+    }
+
+    fn instances(&self) -> usize {
+        1
+    }
+
+    fn memories(&self) -> usize {
+        1
+    }
+
+    fn tables(&self) -> usize {
+        // C++ and Go have one, the reference types extension may bring a few more.
+        16
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_made_printable() {
+        assert_eq!(printable(b"no such \x1b[31mkey\n\0rest"), "no such  [31mkey");
+        assert_eq!(printable(b"\xff"), "\u{fffd}");
+        assert_eq!(printable(b"\0"), "it gave no reason");
+        assert_eq!(printable(b"never ending"), "never ending");
+    }
+}

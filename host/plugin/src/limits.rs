@@ -1,0 +1,47 @@
+//! What a plugin may take.
+
+/// Limits of one plugin, each with a default that ordinary schedulers stay far below.
+///
+/// Fuel counts executed instructions: about one unit each, more for those that copy, fill or grow.
+/// It measures the same on every machine, unlike time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Octets of memory that an instance may have, 64 KiB and more. Default 16 MiB.
+    pub memory: usize,
+    /// Fuel of one decision. Default 1,000,000, about a millisecond; `wlc` uses some 3,000 for 256
+    /// servers.
+    pub fuel: u64,
+    /// Fuel of reading the configuration and of each new server table. Default 50,000,000.
+    pub setup_fuel: u64,
+    /// Fuel of starting the module's runtime, which some languages have. Default 200,000,000.
+    pub start_fuel: u64,
+    /// Octets of a module. Default 4 MiB.
+    pub module: usize,
+    /// Octets of one function: compiling takes more than linear time. Default 64 KiB.
+    pub function_body: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory: 16 << 20,
+            fuel: 1_000_000,
+            setup_fuel: 50_000_000,
+            start_fuel: 200_000_000,
+            module: 4 << 20,
+            function_body: 64 << 10,
+        }
+    }
+}
+
+/// Octets of a configuration that a plugin is given at most.
+pub(crate) const CONFIG_MAX: usize = 64 << 10;
+
+/// Octets that the configuration's region has at least, so that a reason fits for refusing it.
+pub(crate) const REASON_MAX: usize = 256;
+
+/// Octets of stack for the calls within a plugin. The thread that asks it must have them to spare.
+pub(crate) const STACK: usize = 128 << 10;
+
+/// Entries of a table of functions.
+pub(crate) const TABLE_ENTRIES_MAX: usize = 64 << 10;
