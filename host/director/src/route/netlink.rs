@@ -1,0 +1,217 @@
+//! Questions to the kernel about links, ways and rules, and orders.
+
+use std::io;
+use std::net::IpAddr;
+
+use futures_util::{StreamExt, TryStreamExt};
+use nix::errno::Errno;
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteMetric, RouteType};
+use rtnetlink::packet_route::rule::{RuleAttribute, RuleMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{Handle, IpVersion};
+use tokio::task::JoinHandle;
+
+use super::{RouteError, TableNumbers};
+
+/// A conversation with the kernel about the network namespace of the thread that began it.
+#[derive(Debug)]
+pub(super) struct Netlink {
+    handle: Handle,
+    connection: JoinHandle<()>,
+}
+
+/// A network interface.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    pub(super) index: u32,
+    pub(super) name: String,
+    mtu: Option<u32>,
+}
+
+/// The kernel's answer to how it would send to an address.
+#[derive(Clone, Debug)]
+pub(super) struct Way {
+    pub(super) is_local: bool,
+    pub(super) is_unicast: bool,
+    pub(super) link_index: u32,
+    /// The route's own, where it has one.
+    mtu: Option<u32>,
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Netlink {
+    pub(super) fn connect() -> Result<Self, RouteError> {
+        let (connection, handle, _) =
+            rtnetlink::new_connection().map_err(|source| RouteError::Netlink { source })?;
+        Ok(Self { handle, connection: tokio::spawn(connection) })
+    }
+
+    pub(super) async fn link(&self, name: &str) -> io::Result<Link> {
+        self.one_link(self.handle.link().get().match_name(name)).await
+    }
+
+    pub(super) async fn link_at(&self, index: u32) -> io::Result<Link> {
+        self.one_link(self.handle.link().get().match_index(index)).await
+    }
+
+    async fn one_link(&self, request: rtnetlink::LinkGetRequest) -> io::Result<Link> {
+        let mut links = std::pin::pin!(request.execute());
+        let message = links.try_next().await.map_err(io_error)?;
+        message.map(Link::from).ok_or_else(|| Errno::ENODEV.into())
+    }
+
+    /// How the kernel would send to `address` from here.
+    pub(super) async fn way_to(&self, address: IpAddr) -> io::Result<Way> {
+        let mut question = RouteMessage::default();
+        let (family, length) = match address {
+            IpAddr::V4(_) => (AddressFamily::Inet, 32),
+            IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+        };
+        question.header.address_family = family;
+        question.header.destination_prefix_length = length;
+        question.attributes.push(RouteAttribute::Destination(address.into()));
+        let mut answers = std::pin::pin!(self.handle.route().get(question).execute());
+        let answer = answers.try_next().await.map_err(io_error)?.ok_or(Errno::ENETUNREACH)?;
+        let mut way = Way {
+            is_local: answer.header.kind == RouteType::Local,
+            is_unicast: answer.header.kind == RouteType::Unicast,
+            link_index: 0,
+            mtu: None,
+        };
+        for attribute in answer.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => way.link_index = index,
+                RouteAttribute::Metrics(metrics) => {
+                    way.mtu = metrics.iter().find_map(|metric| match metric {
+                        RouteMetric::Mtu(mtu) => Some(*mtu),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(way)
+    }
+
+    /// The MTU of `way` in octets: its own, or that of its link.
+    pub(super) async fn mtu(&self, way: &Way) -> Result<Option<u32>, RouteError> {
+        if way.mtu.is_some() {
+            return Ok(way.mtu);
+        }
+        let link = self.link_at(way.link_index).await;
+        Ok(link.map_err(|source| RouteError::Netlink { source })?.mtu)
+    }
+
+    /// All rules of both families.
+    pub(super) async fn rules(&self) -> Result<Vec<RuleMessage>, RouteError> {
+        let mut rules = Vec::new();
+        for version in [IpVersion::V4, IpVersion::V6] {
+            let answer = self.handle.rule().get(version).execute().try_collect::<Vec<_>>().await;
+            match answer.map_err(io_error) {
+                Ok(some) => rules.extend(some),
+                // A kernel without IPv6 has no rules for it.
+                Err(error) if error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) => {}
+                Err(source) => return Err(RouteError::Netlink { source }),
+            }
+        }
+        Ok(rules)
+    }
+
+    /// The tables that some rule looks up.
+    pub(super) async fn tables_of_rules(&self) -> Result<TableNumbers, RouteError> {
+        Ok(self.rules().await?.iter().map(table_of_rule).collect())
+    }
+
+    /// All routes of both families.
+    pub(super) async fn routes(&self) -> Result<Vec<RouteMessage>, RouteError> {
+        let mut routes = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut question = RouteMessage::default();
+            question.header.address_family = family;
+            let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetRoute(question));
+            request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+            let mut answers = self
+                .handle
+                .clone()
+                .request(request)
+                .map_err(|error| RouteError::Netlink { source: io_error(error) })?;
+            while let Some(answer) = answers.next().await {
+                if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) =
+                    answer.payload
+                {
+                    routes.push(route);
+                }
+            }
+        }
+        Ok(routes)
+    }
+
+    pub(super) async fn add(&self, route: RouteMessage) -> io::Result<()> {
+        self.order(RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_EXCL).await
+    }
+
+    pub(super) async fn remove(&self, route: RouteMessage) -> io::Result<()> {
+        self.order(RouteNetlinkMessage::DelRoute(route), 0).await
+    }
+
+    pub(super) async fn add_rule(&self, rule: RuleMessage) -> io::Result<()> {
+        self.order(RouteNetlinkMessage::NewRule(rule), NLM_F_CREATE | NLM_F_EXCL).await
+    }
+
+    pub(super) async fn remove_rule(&self, rule: RuleMessage) -> io::Result<()> {
+        self.order(RouteNetlinkMessage::DelRule(rule), 0).await
+    }
+
+    async fn order(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        let mut answers = self.handle.clone().request(request).map_err(io_error)?;
+        while let Some(answer) = answers.next().await {
+            if let NetlinkPayload::Error(error) = answer.payload
+                && error.code.is_some()
+            {
+                return Err(error.to_io());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl From<LinkMessage> for Link {
+    fn from(message: LinkMessage) -> Self {
+        let mut link = Self { index: message.header.index, name: String::new(), mtu: None };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Mtu(mtu) => link.mtu = Some(mtu),
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+/// The table that `rule` looks up.
+pub(super) fn table_of_rule(rule: &RuleMessage) -> u32 {
+    let attribute = rule.attributes.iter().find_map(|attribute| match attribute {
+        RuleAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    attribute.unwrap_or_else(|| u32::from(rule.header.table))
+}
+
+fn io_error(error: rtnetlink::Error) -> io::Error {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        error => io::Error::other(error.to_string()),
+    }
+}

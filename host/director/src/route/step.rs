@@ -1,0 +1,209 @@
+//! One thing to be set: shown as the command that a person would give, sent as a message.
+
+use std::net::IpAddr;
+use std::{fmt, io};
+
+use rtnetlink::packet_route::route::{
+    RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage, RulePortRange};
+use rtnetlink::packet_route::{AddressFamily, IpProtocol};
+
+use super::PROTOCOL;
+use crate::sysctl::{self, Spelled};
+
+/// One thing to be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Setting(Setting),
+    Route(Route),
+    Rule(Rule),
+}
+
+/// A kernel setting, named as [`sysctl`] names them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Setting {
+    pub(super) name: String,
+    pub(super) value: String,
+    /// Settings that the kernel changes along with it.
+    pub(super) along: Vec<String>,
+    /// Vanishes with the director's device: nothing to put back.
+    pub(super) is_of_device: bool,
+}
+
+impl Setting {
+    pub(super) fn write(&self) -> io::Result<()> {
+        sysctl::write(&self.name, &self.value)
+    }
+}
+
+/// A route to one address, or the default route, in one table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) destination: Destination,
+    pub(super) is_ipv6: bool,
+    /// `None` for the main table.
+    pub(super) table: Option<u32>,
+    /// `None` for a black hole.
+    pub(super) device: Option<String>,
+}
+
+/// Where a route leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Destination {
+    Everywhere,
+    Vip(IpAddr),
+}
+
+/// A policy rule: which packets look up which table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rule {
+    pub(super) priority: u32,
+    pub(super) is_ipv6: bool,
+    pub(super) source: Option<IpAddr>,
+    pub(super) input: String,
+    pub(super) protocol: Option<(u8, &'static str)>,
+    pub(super) source_port: Option<u16>,
+    pub(super) table: u32,
+}
+
+impl Step {
+    /// Whether it is what claims a routing table for this director.
+    pub(super) fn is_claim(&self) -> bool {
+        matches!(self, Self::Route(Route { destination: Destination::Everywhere, .. }))
+    }
+
+    /// The VIP, if it is the route to one.
+    pub(super) fn vip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Route(Route { destination: Destination::Vip(vip), table: None, .. }) => {
+                Some(*vip)
+            }
+            _ => None,
+        }
+    }
+
+    /// The command that takes it back, where one can be told in advance.
+    pub(super) fn undo(&self) -> Option<String> {
+        match self {
+            Self::Setting(_) => None,
+            Self::Route(route) => Some(route.command("del")),
+            Self::Rule(rule) => Some(rule.command("del")),
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setting(Setting { name, value, .. }) => {
+                write!(f, "sysctl -w {}={value}", Spelled(name))
+            }
+            Self::Route(route) => f.write_str(&route.command("add")),
+            Self::Rule(rule) => f.write_str(&rule.command("add")),
+        }
+    }
+}
+
+fn ip(is_ipv6: bool) -> &'static str {
+    if is_ipv6 { "ip -6" } else { "ip" }
+}
+
+fn family(is_ipv6: bool) -> AddressFamily {
+    if is_ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet }
+}
+
+/// The length of a prefix that is one address.
+fn full_length(is_ipv6: bool) -> u8 {
+    if is_ipv6 { 128 } else { 32 }
+}
+
+impl Route {
+    fn command(&self, verb: &str) -> String {
+        let kind = if self.device.is_none() { "blackhole " } else { "" };
+        let destination = match self.destination {
+            Destination::Everywhere => "default".to_owned(),
+            Destination::Vip(vip) => format!("{vip}/{}", full_length(self.is_ipv6)),
+        };
+        let mut command = format!("{} route {verb} {kind}{destination}", ip(self.is_ipv6));
+        if let Some(device) = &self.device {
+            command += &format!(" dev {device}");
+        }
+        if let Some(table) = self.table {
+            command += &format!(" table {table}");
+        }
+        command + &format!(" proto {PROTOCOL}")
+    }
+
+    pub(super) fn message(&self, device_index: u32) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        let header = &mut message.header;
+        header.address_family = family(self.is_ipv6);
+        header.table = header_table(self.table);
+        header.protocol = RouteProtocol::Other(PROTOCOL);
+        header.kind = RouteType::Unicast;
+        let attributes = &mut message.attributes;
+        if let Destination::Vip(vip) = self.destination {
+            header.destination_prefix_length = full_length(self.is_ipv6);
+            attributes.push(RouteAttribute::Destination(vip.into()));
+        }
+        if self.device.is_some() {
+            // IPv4 takes a route without a gateway only as one to neighbours.
+            if !self.is_ipv6 {
+                header.scope = RouteScope::Link;
+            }
+            attributes.push(RouteAttribute::Oif(device_index));
+        } else {
+            header.kind = RouteType::BlackHole;
+        }
+        if let Some(table) = self.table {
+            attributes.push(RouteAttribute::Table(table));
+        }
+        message
+    }
+}
+
+/// The header's table: 254 is `main`, and 0 leaves it to the attribute.
+fn header_table(table: Option<u32>) -> u8 {
+    if table.is_some() { 0 } else { 254 }
+}
+
+impl Rule {
+    fn command(&self, verb: &str) -> String {
+        let mut command = format!("{} rule {verb} pref {}", ip(self.is_ipv6), self.priority);
+        if let Some(source) = self.source {
+            command += &format!(" from {source}");
+        }
+        command += &format!(" iif {}", self.input);
+        if let Some((_, name)) = self.protocol {
+            command += &format!(" ipproto {name}");
+        }
+        if let Some(port) = self.source_port {
+            command += &format!(" sport {port}");
+        }
+        command + &format!(" lookup {} protocol {PROTOCOL}", self.table)
+    }
+
+    pub(super) fn message(&self) -> RuleMessage {
+        let mut message = RuleMessage::default();
+        message.header.family = family(self.is_ipv6);
+        message.header.action = RuleAction::ToTable;
+        let attributes = &mut message.attributes;
+        attributes.push(RuleAttribute::Priority(self.priority));
+        attributes.push(RuleAttribute::Table(self.table));
+        attributes.push(RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)));
+        attributes.push(RuleAttribute::Iifname(self.input.clone()));
+        if let Some(source) = self.source {
+            message.header.src_len = full_length(self.is_ipv6);
+            attributes.push(RuleAttribute::Source(source));
+        }
+        if let Some((number, _)) = self.protocol {
+            attributes.push(RuleAttribute::IpProtocol(IpProtocol::from(i32::from(number))));
+        }
+        if let Some(port) = self.source_port {
+            let range = RulePortRange { start: port, end: port };
+            attributes.push(RuleAttribute::SourcePortRange(range));
+        }
+        message
+    }
+}
