@@ -109,12 +109,10 @@ impl Module {
 
 /// Whether this is a core module in its binary form.
 fn check_header(octets: &[u8]) -> Result<(), LoadError> {
-    /// The version of a component: 13, and 1 where a core module has 0.
-    const COMPONENT: [u8; 4] = [0x0D, 0, 1, 0];
-
-    match octets.split_first_chunk() {
-        Some((b"\0asm", version)) if version.starts_with(&COMPONENT) => Err(LoadError::Component),
-        Some((b"\0asm", _)) => Ok(()),
+    match octets.first_chunk::<8>() {
+        // A component has version 13, and 1 where a core module has 0.
+        Some([0, b'a', b's', b'm', 0x0D, 0, 1, 0]) => Err(LoadError::Component),
+        Some([0, b'a', b's', b'm', ..]) => Ok(()),
         _ => Err(LoadError::NotWasm { is_text: octets.trim_ascii_start().starts_with(b"(module") }),
     }
 }

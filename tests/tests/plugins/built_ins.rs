@@ -136,7 +136,7 @@ fn decides_alike<S: Scheduler>(name: &str) {
     let mut world = World::new(0x0DDB_1A5E_5BAD_5EED);
     let mut native = S::new("").unwrap();
     let mut instances = [instance(name), instance(name)];
-    let mut tell = |world: &World, native: &mut S, instances: &mut [Instance; 2]| {
+    let tell = |world: &World, native: &mut S, instances: &mut [Instance; 2]| {
         native.servers_changed(&world.servers);
         let table = ServerTable::from(world.servers.clone());
         for instance in instances {

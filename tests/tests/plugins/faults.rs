@@ -7,7 +7,7 @@ use wvs_abi::Request;
 use wvs_core::real_server::RealServer;
 use wvs_core::scheduler::{Pick, Scheduler};
 use wvs_plugin::{
-    CALM_MS, Fault, FAULTS_MAX, Limits, PluginCounters, QUARANTINE_MIN_MS, Source, WasmScheduler,
+    CALM_MS, FAULTS_MAX, Fault, Limits, PluginCounters, QUARANTINE_MIN_MS, Source, WasmScheduler,
 };
 
 use crate::{HOST, load, octets, servers};
@@ -177,8 +177,8 @@ fn leaving_it_to_the_director_is_an_answer() {
 #[test]
 fn fuel_limit_is_the_configured_one() {
     let limits = Limits { fuel: 5, ..Limits::default() };
-    let octets = octets("trap");
-    let module = HOST.load(Source::Octets { name: "trap", octets: &octets }, limits).unwrap();
+    let octets = octets("loops");
+    let module = HOST.load(Source::Octets { name: "loops", octets: &octets }, limits).unwrap();
     let servers = servers(&[1]);
     let mut scheduler = module.scheduler(None, &servers).unwrap();
     assert_eq!(scheduler.schedule(&Request::default(), &servers), Pick::Defer);
