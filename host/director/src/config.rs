@@ -135,6 +135,8 @@ pub struct Reading {
     config: Config,
     problems: Vec<Problem>,
     places: HashMap<String, Place>,
+    /// The path of each service by its name.
+    services: HashMap<String, String>,
 }
 
 /// Everything that is wrong with a file. One of the problems at least is an error.
@@ -158,6 +160,7 @@ impl Reading {
                 config: Config::default(),
                 problems: vec![problem],
                 places: HashMap::new(),
+                services: HashMap::new(),
             },
         }
     }
@@ -172,6 +175,7 @@ impl Reading {
             config,
             problems: reader.problems,
             places: reader.places,
+            services: reader.services,
         };
         reading.sort();
         reading
@@ -199,6 +203,12 @@ impl Reading {
     #[must_use]
     pub fn is_usable(&self) -> bool {
         self.problems.iter().all(|problem| problem.severity == Severity::Warning)
+    }
+
+    /// Where the service of this name stands, such as `services[0]`.
+    #[must_use]
+    pub fn service_path(&self, name: &str) -> Option<&str> {
+        self.services.get(name).map(String::as_str)
     }
 
     /// Adds an error that showed only when the configuration was put to use, at the place where
@@ -237,19 +247,29 @@ impl Reading {
     }
 }
 
+impl fmt::Display for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        list(f, &self.file, &self.problems)
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.problems.len();
-        let noun = if count == 1 { "problem" } else { "problems" };
-        write!(f, "{}: {count} {noun}", self.file.display())?;
-        for problem in &self.problems {
-            write!(f, "\n  {problem}")?;
-        }
-        Ok(())
+        list(f, &self.file, &self.problems)
     }
 }
 
 impl std::error::Error for ConfigError {}
+
+fn list(f: &mut fmt::Formatter<'_>, file: &Path, problems: &[Problem]) -> fmt::Result {
+    let count = problems.len();
+    let noun = if count == 1 { "problem" } else { "problems" };
+    write!(f, "{}: {count} {noun}", file.display())?;
+    for problem in problems {
+        write!(f, "\n  {problem}")?;
+    }
+    Ok(())
+}
 
 /// The file's text, or why there is none.
 fn read_text(path: &Path) -> Result<String, Problem> {

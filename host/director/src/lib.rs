@@ -1,9 +1,22 @@
 //! The WVS director in the world: command line, configuration, device, routes, control socket.
 
+mod cli;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod deployment;
+pub mod device;
+pub mod lab;
+pub mod logging;
+pub mod output;
+pub mod route;
+pub mod run;
+pub mod sysctl;
+
 use std::process::ExitCode;
 
 /// What the program `wvs` does: reads the command line, acts, and says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    cli::main()
 }

@@ -37,6 +37,8 @@ pub(super) struct Reader<'s> {
     source: &'s str,
     pub(super) problems: Vec<Problem>,
     pub(super) places: HashMap<String, Place>,
+    /// The path of each service by its name.
+    pub(super) services: HashMap<String, String>,
 }
 
 impl<'n> Fields<'n> {
@@ -66,7 +68,7 @@ impl<'n> Fields<'n> {
 
 impl<'s> Reader<'s> {
     pub(super) fn new(source: &'s str) -> Self {
-        Self { source, problems: Vec::new(), places: HashMap::new() }
+        Self { source, problems: Vec::new(), places: HashMap::new(), services: HashMap::new() }
     }
 
     pub(super) fn error(&mut self, path: &str, place: Place, message: impl Into<String>) {

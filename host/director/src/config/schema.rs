@@ -10,6 +10,7 @@ use wvs_core::connection::state::{State, Timeouts};
 use wvs_core::director::ClosedPort;
 use wvs_core::real_server::WEIGHT_MAX;
 use wvs_core::service::{OnNoServer, OnStray, Protocol, ServiceAddress};
+use wvs_plugin::builtin;
 
 use super::document::{Node, Value};
 use super::keys;
@@ -18,8 +19,8 @@ use super::reader::{Field, Fields, Reader, list_names, nearest};
 use super::{
     Config, DeviceConfig, PluginConfig, RoutingMode, SchedulerConfig, ServerConfig, ServiceConfig,
 };
+use crate::device;
 
-const BUILT_IN: &[&str] = &["rr", "wlc", "sh"];
 const MTU: RangeInclusive<u64> = 576..=65_535;
 const MTU_IPV6_MIN: u16 = 1_280;
 const CONNECTIONS: RangeInclusive<u64> = 1..=16_777_216;
@@ -33,7 +34,6 @@ const TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(31 * 24 * 3_600);
 const SERVICES_MAX: usize = 4_096;
 const SERVERS_MAX: usize = 4_096;
-const DEVICE_NAME_OCTETS_MAX: usize = 15;
 const NAME_OCTETS_MAX: usize = 63;
 /// `sun_path` less its final zero.
 const SOCKET_PATH_OCTETS_MAX: usize = 107;
@@ -154,24 +154,20 @@ fn read_file(reader: &mut Reader<'_>, file: &Fields<'_>, folder: &Path, config: 
     config.plugins = plugins.read;
 }
 
-fn read_device(reader: &mut Reader<'_>, field: &Field<'_>, device: &mut DeviceConfig) {
+fn read_device(reader: &mut Reader<'_>, field: &Field<'_>, config: &mut DeviceConfig) {
     let Some(fields) = reader.fields(field, &keys::DEVICE) else { return };
     if let Some(field) = fields.get("name")
         && let Some(name) = reader.text(&field)
     {
-        let is_good = (1..=DEVICE_NAME_OCTETS_MAX).contains(&name.len())
-            && name.bytes().all(is_name_octet)
-            && name != "."
-            && name != "..";
-        if is_good {
-            name.clone_into(&mut device.name);
+        if device::is_name(name) {
+            name.clone_into(&mut config.name);
         } else {
             let remedy = format!("use {}", keys::DEVICE.values("name"));
             reader.refuse(&field, "is no name for a device", &remedy);
         }
     }
     if let Some(field) = fields.get("mtu") {
-        device.mtu = match &field.node.value {
+        config.mtu = match &field.node.value {
             Value::Text(text) if text == "auto" => None,
             Value::Text(_) => reader.choice(&field, &[("auto", None)]).flatten(),
             _ => number(reader, &field, MTU),
@@ -204,7 +200,7 @@ impl Plugins {
             if !is_name(&key.name) {
                 let message = format!("no name for a plugin; use {}", keys::SERVICE.values("name"));
                 reader.error(&field.path, key.place, message);
-            } else if BUILT_IN.contains(&key.name.as_str()) {
+            } else if builtin::NAMES.contains(&key.name.as_str()) {
                 reader.error(&field.path, key.place, "the name of a built-in; choose another");
             }
             self.names.push((key.name.clone(), key.place, false));
@@ -216,7 +212,7 @@ impl Plugins {
 
     /// Notes that a service uses `name`; `false` when there is no such plugin.
     fn take(&mut self, name: &str) -> bool {
-        let mut is_known = BUILT_IN.contains(&name);
+        let mut is_known = builtin::NAMES.contains(&name);
         for (known, _, is_used) in &mut self.names {
             if known == name {
                 *is_used = true;
@@ -229,7 +225,7 @@ impl Plugins {
     /// Every name that a scheduler may have.
     fn known(&self) -> impl Iterator<Item = &str> + Clone {
         let from_files = self.names.iter().map(|(name, ..)| name.as_str());
-        BUILT_IN.iter().copied().chain(from_files)
+        builtin::NAMES.iter().copied().chain(from_files)
     }
 
     fn warn_of_unused(&self, reader: &mut Reader<'_>) {
@@ -289,7 +285,6 @@ fn read_plugin(
 /// What must be known of all services to say whether the next one fits beside them.
 #[derive(Default)]
 struct Seen {
-    names: HashMap<String, String>,
     addresses: HashMap<ServiceAddress, String>,
     vips: HashMap<IpAddr, String>,
     /// Each server's address and where it stands.
@@ -343,7 +338,7 @@ fn read_service(
     plugins: &mut Plugins,
     seen: &mut Seen,
 ) -> Option<ServiceConfig> {
-    let name = read_name(reader, fields, seen);
+    let name = read_name(reader, fields);
     let protocol = match fields.get("protocol") {
         Some(field) => reader.choice(&field, &PROTOCOLS),
         None => Some(Protocol::Tcp),
@@ -383,7 +378,7 @@ fn read_service(
     })
 }
 
-fn read_name(reader: &mut Reader<'_>, fields: &Fields<'_>, seen: &mut Seen) -> Option<String> {
+fn read_name(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<String> {
     let field = fields.required(reader, "name")?;
     let name = reader.text(&field)?;
     if !is_name(name) {
@@ -392,10 +387,11 @@ fn read_name(reader: &mut Reader<'_>, fields: &Fields<'_>, seen: &mut Seen) -> O
         return None;
     }
     let (path, _) = fields.place();
-    if let Some(other) = seen.names.insert(name.to_owned(), path.to_owned()) {
-        let message = format!("{name} is already the name of {other}; choose another");
-        reader.error(&field.path, field.node.place, message);
-        seen.names.insert(name.to_owned(), other);
+    if let Some(other) = reader.services.get(name) {
+        let remedy = format!("{other} has it already; choose another");
+        reader.refuse(&field, "is taken", &remedy);
+    } else {
+        reader.services.insert(name.to_owned(), path.to_owned());
     }
     Some(name.to_owned())
 }

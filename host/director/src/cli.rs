@@ -1,0 +1,132 @@
+//! The command line.
+
+mod check;
+mod list;
+mod run;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use tokio::runtime::{Builder, Runtime};
+
+/// Done.
+const DONE: u8 = 0;
+/// Tried and failed.
+const FAILED: u8 = 1;
+/// Not tried: wrong usage, or a bad file.
+const REFUSED: u8 = 2;
+
+/// The WebAssembly Virtual Server: an LVS-NAT director whose schedulers are WebAssembly plugins.
+///
+/// Clients connect to virtual services; the director sends each connection to one of a service's
+/// real servers, which its scheduler, a sandboxed plugin, chooses.
+#[derive(Debug, Parser)]
+#[command(
+    name = "wvs",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    after_long_help = "Examples:
+  wvs check -c wvs.yaml    say everything that is wrong with a configuration
+  wvs run -c wvs.yaml      run the director
+  wvs list                 show the running director's services and servers
+
+Exit status: 0 done, 1 failed, 2 wrong usage or a bad configuration."
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Check(check::CheckArgs),
+    List(list::ListArgs),
+    Completions(CompletionsArgs),
+}
+
+/// Print a script that completes wvs commands in a shell.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+  wvs completions bash > /etc/bash_completion.d/wvs
+  wvs completions fish > ~/.config/fish/completions/wvs.fish")]
+struct CompletionsArgs {
+    /// The shell.
+    shell: Shell,
+}
+
+/// The configuration.
+#[derive(Debug, Args)]
+struct ConfigArg {
+    /// The configuration, a YAML file.
+    #[arg(short, long = "config", value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// Reads the command line, acts, and says how it went.
+pub(crate) fn main() -> ExitCode {
+    let code = match CommandLine::try_parse() {
+        Ok(CommandLine { command }) => match command {
+            Command::Run(args) => run::run(&args),
+            Command::Check(args) => check::check(&args),
+            Command::List(args) => list::list(&args),
+            Command::Completions(CompletionsArgs { shell }) => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut CommandLine::command(), "wvs", &mut script);
+                print(&script)
+            }
+        },
+        Err(error) => {
+            // To standard output for help, else to standard error. Where that is closed there is
+            // nobody to tell.
+            let _ = error.print();
+            u8::try_from(error.exit_code()).unwrap_or(REFUSED)
+        }
+    };
+    ExitCode::from(code)
+}
+
+/// Writes to standard output. A reader that has seen enough, such as `head`, is no failure.
+fn print(octets: &[u8]) -> u8 {
+    let mut output = io::stdout().lock();
+    match output.write_all(octets).and_then(|()| output.flush()) {
+        Ok(()) => DONE,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
+        Err(error) => fail(format_args!("cannot write to standard output: {error}")),
+    }
+}
+
+/// Writes a value as JSON to standard output, for programs.
+fn print_json(value: &impl serde::Serialize) -> u8 {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => print(format!("{text}\n").as_bytes()),
+        Err(error) => fail(format_args!("cannot write JSON: {error}")),
+    }
+}
+
+/// Says what failed.
+fn fail(what: impl fmt::Display) -> u8 {
+    complain(what);
+    FAILED
+}
+
+/// Says what is wrong with what was asked for.
+fn refuse(what: impl fmt::Display) -> u8 {
+    complain(what);
+    REFUSED
+}
+
+fn complain(what: impl fmt::Display) {
+    // Where standard error is closed there is nobody to tell.
+    let _ = writeln!(io::stderr(), "wvs: {what}");
+}
+
+/// The runtime for everything but packets, which have a thread of their own.
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}

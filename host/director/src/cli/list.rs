@@ -1,0 +1,84 @@
+//! `wvs list`: the running director's services and real servers.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{ConfigArg, fail, print, print_json, refuse, runtime};
+use crate::config::{Config, Reading};
+use crate::control::snapshot::{ServiceSnapshot, ServicesSnapshot};
+use crate::control::{self, SERVICES};
+use crate::output::{self, Columns};
+
+/// Show the running director's services and real servers, as ipvsadm does.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+  wvs list                     as ipvsadm -Ln
+  wvs list --stats             as ipvsadm -Ln --stats
+  wvs list web                 one service, by name
+  wvs list 203.0.113.10:80     those at an address
+  wvs list --json              everything there is to know, for programs
+  wvs list -c wvs.yaml         of the director that runs with this configuration")]
+pub(super) struct ListArgs {
+    /// Only this service: its name, VIP:PORT, or VIP:PORT/PROTOCOL.
+    service: Option<String>,
+
+    /// Connections, packets and octets since the start.
+    #[arg(long)]
+    stats: bool,
+
+    /// Every digit of large numbers.
+    #[arg(long, requires = "stats")]
+    exact: bool,
+
+    /// Write everything as JSON.
+    #[arg(long, conflicts_with_all = ["stats", "exact"])]
+    json: bool,
+
+    /// The director's control socket [default: /run/wvs/wvs.sock].
+    #[arg(long, value_name = "PATH", conflicts_with = "config")]
+    socket: Option<PathBuf>,
+
+    #[command(flatten)]
+    config: Option<ConfigArg>,
+}
+
+pub(super) fn list(args: &ListArgs) -> u8 {
+    let socket = match (&args.socket, &args.config) {
+        (Some(socket), _) => socket.clone(),
+        (None, None) => Config::default().socket,
+        (None, Some(config)) => match Reading::of_file(&config.config).into_config() {
+            Ok((config, _)) => config.socket,
+            Err(error) => return refuse(error),
+        },
+    };
+    let answer = runtime()
+        .map(|runtime| runtime.block_on(control::ask::<ServicesSnapshot>(&socket, SERVICES)));
+    let mut snapshot = match answer {
+        Ok(Ok(snapshot)) => snapshot,
+        Ok(Err(error)) => return fail(error),
+        Err(error) => return fail(error),
+    };
+    if let Some(wanted) = &args.service {
+        snapshot.services.retain(|service| is(service, wanted));
+        if snapshot.services.is_empty() {
+            return fail(format_args!("there is no service {wanted}; `wvs list` shows all"));
+        }
+    }
+    if args.json {
+        return print_json(&snapshot);
+    }
+    let columns =
+        if args.stats { Columns::Traffic { is_exact: args.exact } } else { Columns::Connections };
+    print(output::list(&snapshot, columns, args.service.is_none()).as_bytes())
+}
+
+/// Whether a service is what `wanted` names.
+fn is(service: &ServiceSnapshot, wanted: &str) -> bool {
+    let address = output::address(service.vip, service.port);
+    service.name == wanted
+        || address == wanted
+        || wanted
+            .strip_suffix(service.protocol.as_str())
+            .is_some_and(|before| before.strip_suffix('/') == Some(address.as_str()))
+}

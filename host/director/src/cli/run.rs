@@ -1,0 +1,120 @@
+//! `wvs run`: the director in the foreground.
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{ConfigArg, DONE, fail, print, refuse, runtime};
+use crate::config::{Config, Reading};
+use crate::deployment::add_misfits;
+use crate::logging::{self, LEVEL_DEFAULT, LEVEL_VARIABLE, LogFormat};
+use crate::run::{Running, StartError, VERSION};
+
+/// Run the director in the foreground, until SIGTERM or SIGINT.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+  wvs run -c wvs.yaml
+  wvs run -c wvs.yaml --log-format json --log-level debug
+
+Needs root, or the capability CAP_NET_ADMIN. On SIGTERM and SIGINT it takes back its routes, rules \
+and settings and ends with status 0; after a crash the next start takes them back.")]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+
+    /// How log lines are written, to standard error.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+
+    /// The least severe level that is logged: error, warn, info, debug or trace, also by part of
+    /// the program as in `info,wvs_plugin=debug`.
+    #[arg(long, value_name = "LEVEL", env = LEVEL_VARIABLE, default_value = LEVEL_DEFAULT)]
+    log_level: String,
+}
+
+pub(super) fn run(args: &RunArgs) -> u8 {
+    if let Err(error) = logging::start(args.log_format, &args.log_level) {
+        let level = &args.log_level;
+        return refuse(format_args!("{level} is no log level ({error}); use one such as info"));
+    }
+    let reading = Reading::of_file(&args.config.config);
+    for problem in reading.problems().iter().filter(|_| reading.is_usable()) {
+        tracing::warn!("{}: {}", args.config.config.display(), problem);
+    }
+    if !reading.is_usable() {
+        return refuse(reading);
+    }
+    match runtime() {
+        Ok(runtime) => runtime.block_on(direct(reading)),
+        Err(error) => fail(format_args!("cannot start: {error}")),
+    }
+}
+
+async fn direct(mut reading: Reading) -> u8 {
+    // From here on a signal is not the end but a wish, heard when the start is complete.
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => return fail(format_args!("cannot listen for signals: {error}")),
+    };
+    let mut running = match Running::start(reading.config()).await {
+        Ok(running) => running,
+        Err(StartError::Misfits(misfits)) => {
+            add_misfits(&mut reading, &misfits);
+            return refuse(reading);
+        }
+        Err(error) => return fail(error),
+    };
+    if let Some(commands) = running.routing_commands() {
+        print(commands.as_bytes());
+    }
+    announce(&running, reading.config());
+    let mut code = DONE;
+    tokio::select! {
+        name = signals.stop() => tracing::info!("{name}: stopping"),
+        error = running.failed() => code = fail(error),
+    }
+    if let Err(error) = running.stop().await {
+        code = fail(error);
+    }
+    if code == DONE {
+        tracing::info!("stopped");
+    }
+    code
+}
+
+fn announce(running: &Running, config: &Config) {
+    let (device, mtu) = running.device();
+    let services = config.services.len();
+    let servers: usize = config.services.iter().map(|service| service.servers.len()).sum();
+    let socket = running.socket().display();
+    tracing::info!(version = VERSION, services, servers, device, mtu, %socket, "ready");
+}
+
+/// The signals that a director listens to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for one that asks to stop, and names it.
+    async fn stop(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hang_up.recv() => tracing::warn!(
+                    "SIGHUP: this version does not reload; restart it to use a changed configuration"
+                ),
+            }
+        }
+    }
+}

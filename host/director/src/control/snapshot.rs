@@ -1,0 +1,276 @@
+//! What a running director tells about itself: the types of its JSON, for both ends.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use wvs_core::director::Director;
+use wvs_core::real_server::RealServer;
+use wvs_core::service::SchedulingCounters;
+use wvs_core::stats::TrafficTotals;
+use wvs_core::verdict::DropReason;
+
+use crate::deployment::{Occupant, Seat};
+
+/// Answer to `GET /v1/services`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicesSnapshot {
+    /// The director's version.
+    pub version: String,
+    /// Connections that its table may hold.
+    pub connections_max: usize,
+    /// The virtual services in the order of the configuration.
+    pub services: Vec<ServiceSnapshot>,
+}
+
+/// A virtual service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSnapshot {
+    /// Its name.
+    pub name: String,
+    /// `tcp`, `udp` or `icmp`.
+    pub protocol: String,
+    /// Its VIP.
+    pub vip: IpAddr,
+    /// Its port; 0 for ICMP.
+    pub port: u16,
+    /// What chooses its real servers.
+    pub scheduler: SchedulerSnapshot,
+    /// How its connections were placed.
+    pub scheduling: SchedulingSnapshot,
+    /// What all its real servers carried together.
+    pub traffic: TrafficSnapshot,
+    /// Its real servers in the order of the configuration.
+    pub servers: Vec<ServerSnapshot>,
+}
+
+/// A scheduler plugin at work for a service. Counts begin when it got the service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchedulerSnapshot {
+    /// The plugin's name in the configuration.
+    pub name: String,
+    /// Decisions for a server.
+    pub picks: u64,
+    /// Decisions that no server can take the connection.
+    pub no_server: u64,
+    /// Decisions that it left to the director.
+    pub defers: u64,
+    /// Decisions that the director made while the plugin was quarantined or being made anew.
+    pub unavailable: u64,
+    /// Answers that were no valid server.
+    pub bad_answers: u64,
+    /// Calls in which it stopped itself or did what no program may.
+    pub traps: u64,
+    /// Calls that took more fuel than allowed.
+    pub out_of_fuel: u64,
+    /// Everything that it did wrong, the three before included.
+    pub faults: u64,
+    /// How often it was quarantined.
+    pub quarantines: u64,
+    /// Instances made to replace one that failed.
+    pub rebuilds: u64,
+    /// The latest fault, in a sentence.
+    pub last_fault: Option<String>,
+}
+
+/// How the connections of a service were placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchedulingSnapshot {
+    /// By the plugin.
+    pub picked: u64,
+    /// By the director, because the plugin had no answer.
+    pub fallback: u64,
+    /// Not at all: no real server could take them.
+    pub no_server: u64,
+}
+
+/// A real server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerSnapshot {
+    /// RIP and port; port 0 for ICMP.
+    pub address: SocketAddr,
+    /// Its weight now.
+    pub weight: u32,
+    /// Active connections.
+    pub active: u32,
+    /// Inactive connections.
+    pub inactive: u32,
+    /// What it carried.
+    pub traffic: TrafficSnapshot,
+}
+
+/// Connections, packets and octets since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficSnapshot {
+    /// Connections scheduled.
+    pub connections: u64,
+    /// Packets from clients.
+    pub in_packets: u64,
+    /// Packets to clients.
+    pub out_packets: u64,
+    /// Octets from clients, IP headers included.
+    pub in_octets: u64,
+    /// Octets to clients, IP headers included.
+    pub out_octets: u64,
+}
+
+/// Answer to `GET /v1/stats`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatsSnapshot {
+    /// The director's version.
+    pub version: String,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// The connection table.
+    pub connections: ConnectionsSnapshot,
+    /// What became of packets.
+    pub packets: PacketsSnapshot,
+    /// The TUN device.
+    pub device: DeviceSnapshot,
+}
+
+/// The connection table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionsSnapshot {
+    /// Connections now.
+    pub now: usize,
+    /// Connections that there may be.
+    pub max: usize,
+    /// Connections opened since the start.
+    pub opened: u64,
+    /// Connections that expired.
+    pub expired: u64,
+    /// Connections that a new one with the same addresses and ports replaced.
+    pub replaced: u64,
+}
+
+/// What became of packets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketsSnapshot {
+    /// Translated and sent on.
+    pub forwarded: u64,
+    /// Answered by the director itself.
+    pub replied: u64,
+    /// Sent on untouched.
+    pub passed: u64,
+    /// Dropped, by reason.
+    pub dropped: BTreeMap<String, u64>,
+}
+
+/// The TUN device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceSnapshot {
+    /// Its name.
+    pub name: String,
+    /// Its MTU in octets.
+    pub mtu: u16,
+    /// Packets read.
+    pub read: u64,
+    /// Packets written.
+    pub written: u64,
+    /// Reads that failed.
+    pub read_errors: u64,
+    /// Packets that the kernel did not take.
+    pub write_errors: u64,
+}
+
+/// What is said instead of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Why, in a sentence.
+    pub error: String,
+}
+
+impl From<&Seat> for ServiceSnapshot {
+    fn from(seat: &Seat) -> Self {
+        let service = seat.service();
+        let address = service.address();
+        let mut totals = TrafficTotals::default();
+        for server in service.servers() {
+            totals += server.traffic().totals();
+        }
+        Self {
+            name: service.name().to_owned(),
+            protocol: address.protocol.to_string(),
+            vip: address.vip,
+            port: address.port,
+            scheduler: (&seat.occupant()).into(),
+            scheduling: service.counters().into(),
+            traffic: totals.into(),
+            servers: service.servers().iter().map(|server| server.as_ref().into()).collect(),
+        }
+    }
+}
+
+impl From<&Occupant> for SchedulerSnapshot {
+    fn from(Occupant { name, counters }: &Occupant) -> Self {
+        Self {
+            name: name.clone(),
+            picks: counters.picks(),
+            no_server: counters.no_server(),
+            defers: counters.defers(),
+            unavailable: counters.unavailable(),
+            bad_answers: counters.bad_answers(),
+            traps: counters.traps(),
+            out_of_fuel: counters.out_of_fuel(),
+            faults: counters.faults(),
+            quarantines: counters.quarantines(),
+            rebuilds: counters.rebuilds(),
+            last_fault: counters.last_fault().map(|fault| fault.to_string()),
+        }
+    }
+}
+
+impl From<&RealServer> for ServerSnapshot {
+    fn from(server: &RealServer) -> Self {
+        Self {
+            address: server.address(),
+            weight: server.weight(),
+            active: server.active(),
+            inactive: server.inactive(),
+            traffic: server.traffic().totals().into(),
+        }
+    }
+}
+
+impl From<&SchedulingCounters> for SchedulingSnapshot {
+    fn from(counters: &SchedulingCounters) -> Self {
+        Self {
+            picked: counters.picked.get(),
+            fallback: counters.fallback.get(),
+            no_server: counters.no_server.get(),
+        }
+    }
+}
+
+impl From<TrafficTotals> for TrafficSnapshot {
+    fn from(totals: TrafficTotals) -> Self {
+        let TrafficTotals { connections, in_packets, out_packets, in_octets, out_octets } = totals;
+        Self { connections, in_packets, out_packets, in_octets, out_octets }
+    }
+}
+
+impl From<&Director> for ConnectionsSnapshot {
+    fn from(director: &Director) -> Self {
+        Self {
+            now: director.connections(),
+            max: director.config().connections_max,
+            opened: director.table().opened.get(),
+            expired: director.table().expired.get(),
+            replaced: director.table().replaced.get(),
+        }
+    }
+}
+
+impl From<&Director> for PacketsSnapshot {
+    fn from(director: &Director) -> Self {
+        let verdicts = director.verdicts();
+        let dropped = |reason: &DropReason| (reason.name().to_owned(), verdicts.dropped(*reason));
+        Self {
+            forwarded: verdicts.forwarded(),
+            replied: verdicts.replied(),
+            passed: verdicts.passed(),
+            dropped: DropReason::ALL.iter().map(dropped).collect(),
+        }
+    }
+}

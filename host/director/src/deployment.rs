@@ -1,0 +1,290 @@
+//! From a configuration to virtual services at work: plugins loaded, tried and seated.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sha2::{Digest, Sha256};
+use wvs_core::real_server::RealServer;
+use wvs_core::service::{Service, ServiceConfig as CoreServiceConfig, Services};
+use wvs_plugin::{
+    Host, HostError, InstanceError, Limits, LoadError, Module, PluginCounters, Source,
+};
+
+use crate::config::{Config, PluginConfig, Reading, ServerConfig, ServiceConfig};
+
+/// The virtual services of a configuration, ready for packets.
+#[derive(Debug)]
+pub struct Deployment {
+    /// The services, for the director.
+    pub services: Services,
+    /// Who schedules for each of them, in the same order.
+    pub seats: Vec<Seat>,
+}
+
+/// A service and the plugin that schedules for it.
+#[derive(Debug)]
+pub struct Seat {
+    service: Arc<Service>,
+    occupant: Mutex<Occupant>,
+}
+
+/// A plugin that schedules for a service.
+#[derive(Clone, Debug)]
+pub struct Occupant {
+    /// The plugin's name for people.
+    pub name: String,
+    /// What it did for this service.
+    pub counters: Arc<PluginCounters>,
+}
+
+/// Something in a configuration that showed itself only when the plugins were loaded.
+#[derive(Debug, thiserror::Error)]
+#[error("{subject}: {cause}")]
+pub struct Misfit {
+    /// What in the configuration is concerned.
+    pub subject: Subject,
+    /// What is wrong with it.
+    pub cause: MisfitCause,
+}
+
+/// What a [`Misfit`] is about, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A plugin from a file.
+    Plugin(String),
+    /// A service's scheduler.
+    Service(String),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plugin(name) => write!(f, "plugin {name}"),
+            Self::Service(name) => write!(f, "service {name}"),
+        }
+    }
+}
+
+/// What is wrong with a plugin.
+#[derive(Debug, thiserror::Error)]
+pub enum MisfitCause {
+    /// The file is no plugin.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The file is another one than the configuration wants.
+    #[error(
+        "the file's SHA-256 hash is {found}; if this is the file you want, put that under `sha256`"
+    )]
+    Hash {
+        /// The file's hash in hexadecimal digits.
+        found: String,
+    },
+    /// The plugin does not work for a service.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+}
+
+/// Reads a configuration and tries its plugins with its services, as far as both could be read:
+/// everything that is wrong with a file, without touching anything.
+///
+/// # Errors
+/// No plugin works on this machine.
+pub fn check(path: &Path) -> Result<Reading, HostError> {
+    let mut reading = Reading::of_file(path);
+    // The seed does not matter: nothing is scheduled but the trial, which has its own.
+    if let Err(misfits) = Deployment::new(reading.config(), &Host::new()?, || 0) {
+        add_misfits(&mut reading, &misfits);
+    }
+    Ok(reading)
+}
+
+/// Adds what showed itself only when the plugins were loaded, each where the file has it.
+pub fn add_misfits(reading: &mut Reading, misfits: &[Misfit]) {
+    for Misfit { subject, cause } in misfits {
+        let path = match subject {
+            Subject::Plugin(name) => format!("plugins.{name}.file"),
+            Subject::Service(name) => match reading.service_path(name) {
+                Some(path) => format!("{path}.scheduler"),
+                None => String::new(),
+            },
+        };
+        reading.add_error(path, cause.to_string());
+    }
+}
+
+impl Misfit {
+    fn of_service(service: &ServiceConfig, cause: impl Into<MisfitCause>) -> Self {
+        Self { subject: Subject::Service(service.name.clone()), cause: cause.into() }
+    }
+}
+
+impl Deployment {
+    /// Loads every plugin of `config` and tries each with each service that uses it. `seed` gives
+    /// the seeds of the random numbers that schedulers get.
+    ///
+    /// Waits for compilation, which takes milliseconds for an ordinary plugin and may take seconds
+    /// for a large one.
+    ///
+    /// # Errors
+    /// Everything that is wrong, not just the first.
+    pub fn new(
+        config: &Config,
+        host: &Host,
+        mut seed: impl FnMut() -> u64,
+    ) -> Result<Self, Vec<Misfit>> {
+        let mut misfits = Vec::new();
+        let modules = load_modules(config, host, &mut misfits);
+        let mut seats = Vec::with_capacity(config.services.len());
+        let mut server_ids = 0..;
+        for (id, service) in (0..).zip(&config.services) {
+            let servers = servers(service, &mut server_ids);
+            // A plugin that could not be loaded was reported already.
+            let Some(module) = modules.get(service.scheduler.plugin.as_str()) else { continue };
+            match Seat::new(id, service, servers, module, seed()) {
+                Ok(seat) => seats.push(seat),
+                Err(error) => misfits.push(Misfit::of_service(service, error)),
+            }
+        }
+        if !misfits.is_empty() {
+            return Err(misfits);
+        }
+        let services = seats.iter().map(|seat| Arc::clone(&seat.service)).collect();
+        Ok(Self { services: Services::new(services), seats })
+    }
+}
+
+impl Seat {
+    fn new(
+        id: u32,
+        config: &ServiceConfig,
+        servers: Vec<Arc<RealServer>>,
+        module: &Module,
+        seed: u64,
+    ) -> Result<Self, InstanceError> {
+        let plugin_config = config.scheduler.config.as_deref();
+        module.probe(plugin_config, &servers)?;
+        let scheduler = module.scheduler(plugin_config, &servers)?;
+        let name = config.scheduler.plugin.clone();
+        let occupant = Occupant { name, counters: scheduler.counters() };
+        let config = CoreServiceConfig {
+            id,
+            name: config.name.clone(),
+            address: config.address,
+            timeouts: config.timeouts.clone(),
+            on_no_server: config.on_no_server,
+            on_stray: config.on_stray,
+            servers,
+            seed,
+        };
+        let service = Arc::new(Service::new(config, Box::new(scheduler)));
+        Ok(Self { service, occupant: Mutex::new(occupant) })
+    }
+
+    /// The service.
+    #[must_use]
+    pub fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
+    /// The plugin that schedules for it now.
+    #[must_use]
+    pub fn occupant(&self) -> Occupant {
+        self.lock().clone()
+    }
+
+    /// Gives the seat to another plugin, between two decisions; no connection notices. Takes as
+    /// long as [`Module::probe`], which comes first.
+    ///
+    /// # Errors
+    /// The plugin does not work for this service. Then the old one stays.
+    pub fn replace(
+        &self,
+        name: &str,
+        module: &Module,
+        config: Option<&str>,
+    ) -> Result<(), InstanceError> {
+        let servers = self.service.servers();
+        module.probe(config, servers)?;
+        let scheduler = module.scheduler(config, servers)?;
+        let occupant = Occupant { name: name.to_owned(), counters: scheduler.counters() };
+        let mut seat = self.lock();
+        let predecessor = self.service.replace_scheduler(Box::new(scheduler));
+        *seat = occupant;
+        drop(seat);
+        drop(predecessor);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Occupant> {
+        self.occupant.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The real servers of a service, each with the next number.
+fn servers(service: &ServiceConfig, ids: &mut impl Iterator<Item = u32>) -> Vec<Arc<RealServer>> {
+    let protocol = service.address.protocol;
+    let server = |(config, id): (&ServerConfig, u32)| {
+        Arc::new(RealServer::new(id, protocol, config.address, config.weight))
+    };
+    service.servers.iter().zip(ids).map(server).collect()
+}
+
+/// Every plugin that the configuration describes, and every built-in that a service uses.
+fn load_modules<'c>(
+    config: &'c Config,
+    host: &Host,
+    misfits: &mut Vec<Misfit>,
+) -> HashMap<&'c str, Module> {
+    let mut modules = HashMap::new();
+    for plugin in &config.plugins {
+        match load_plugin(plugin, host) {
+            Ok(module) => {
+                modules.insert(plugin.name.as_str(), module);
+            }
+            Err(cause) => {
+                misfits.push(Misfit { subject: Subject::Plugin(plugin.name.clone()), cause });
+            }
+        }
+    }
+    for service in &config.services {
+        let name = service.scheduler.plugin.as_str();
+        if modules.contains_key(name) || config.plugin(name).is_some() {
+            continue;
+        }
+        match host.load(Source::BuiltIn(name), Limits::default()) {
+            Ok(module) => {
+                modules.insert(name, module);
+            }
+            Err(error) => misfits.push(Misfit::of_service(service, error)),
+        }
+    }
+    modules
+}
+
+fn load_plugin(plugin: &PluginConfig, host: &Host) -> Result<Module, MisfitCause> {
+    let limits = Limits { memory: plugin.memory_max, fuel: plugin.fuel, ..Limits::default() };
+    let Some(wanted) = plugin.sha256 else {
+        return Ok(host.load(Source::File(&plugin.file), limits)?);
+    };
+    // Read once: what was hashed is what runs.
+    let octets = read_at_most(&plugin.file, limits.module)
+        .map_err(|source| LoadError::Read { path: plugin.file.clone(), source })?;
+    let found = Sha256::digest(&octets);
+    if found.as_slice() != wanted.as_slice() {
+        let found = found.iter().map(|octet| format!("{octet:02x}")).collect();
+        return Err(MisfitCause::Hash { found });
+    }
+    Ok(host.load(Source::Octets { name: &plugin.name, octets: &octets }, limits)?)
+}
+
+/// The file's octets, cut off one octet above `limit`, which then is refused as too large.
+fn read_at_most(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    let limit = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    let mut octets = Vec::new();
+    File::open(path)?.take(limit).read_to_end(&mut octets)?;
+    Ok(octets)
+}

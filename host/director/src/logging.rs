@@ -1,0 +1,40 @@
+//! The log: lines on standard error, for people or for programs.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Time, level, message and fields in a line for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where the level comes from when no option gives it.
+pub const LEVEL_VARIABLE: &str = "WVS_LOG";
+
+/// The level when nothing gives one.
+pub const LEVEL_DEFAULT: &str = "info";
+
+/// Starts the log of this process. `level` is a level such as `debug`, or a filter such as
+/// `info,wvs_plugin=debug`. A second call changes nothing.
+///
+/// # Errors
+/// `level` is no filter.
+pub fn start(format: LogFormat, level: &str) -> Result<(), ParseError> {
+    let filter = EnvFilter::builder().parse(level)?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let _ = match format {
+        LogFormat::Text => lines.with_target(false).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    };
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! Tables for people, laid out as `ipvsadm` lays out its own, so that eyes and scripts that know
+//! those find their way.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::control::snapshot::{ServiceSnapshot, ServicesSnapshot, TrafficSnapshot};
+
+/// Which columns a listing has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Columns {
+    /// Weight, active and inactive connections, as `ipvsadm -Ln`.
+    Connections,
+    /// Connections, packets and octets since the start, as `ipvsadm -Ln --stats`.
+    Traffic {
+        /// Every digit of large numbers, as `--exact`.
+        is_exact: bool,
+    },
+}
+
+/// The listing of services and their real servers. `has_title` puts the line with the version on
+/// top, which a listing of a single service does not have.
+#[must_use]
+pub fn list(snapshot: &ServicesSnapshot, columns: Columns, has_title: bool) -> String {
+    let mut text = String::new();
+    if has_title {
+        let ServicesSnapshot { version, connections_max, .. } = snapshot;
+        text = format!("WebAssembly Virtual Server version {version} (size={connections_max})\n");
+    }
+    text.push_str(match columns {
+        Columns::Connections => {
+            "Prot LocalAddress:Port Scheduler Flags\n  \
+             -> RemoteAddress:Port           Forward Weight ActiveConn InActConn\n"
+        }
+        Columns::Traffic { .. } => {
+            "Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes\n  \
+             -> RemoteAddress:Port\n"
+        }
+    });
+    for service in &snapshot.services {
+        list_service(&mut text, service, columns);
+    }
+    text
+}
+
+fn list_service(text: &mut String, service: &ServiceSnapshot, columns: Columns) {
+    let protocol = service.protocol.to_ascii_uppercase();
+    let head = format!("{protocol:<4} {}", address(service.vip, service.port));
+    // Writing to a String cannot fail.
+    let _ = match columns {
+        Columns::Connections => writeln!(text, "{head} {}", service.scheduler.name),
+        Columns::Traffic { is_exact } => {
+            writeln!(text, "{head:<33}{}", numbers(&service.traffic, is_exact))
+        }
+    };
+    for server in &service.servers {
+        let address = address(server.address.ip(), server.address.port());
+        let _ = match columns {
+            Columns::Connections => writeln!(
+                text,
+                "  -> {address:<28} {:<7} {:<6} {:<10} {:<10}",
+                "Masq", server.weight, server.active, server.inactive
+            ),
+            Columns::Traffic { is_exact } => {
+                writeln!(text, "  -> {address:<28}{}", numbers(&server.traffic, is_exact))
+            }
+        };
+    }
+}
+
+/// Address and port as `ipvsadm` writes them; the address alone where there is no port.
+#[must_use]
+pub fn address(ip: IpAddr, port: u16) -> String {
+    match (ip, port) {
+        (IpAddr::V4(ip), 0) => ip.to_string(),
+        (IpAddr::V6(ip), 0) => format!("[{ip}]"),
+        (ip, port) => SocketAddr::new(ip, port).to_string(),
+    }
+}
+
+fn numbers(traffic: &TrafficSnapshot, is_exact: bool) -> String {
+    let TrafficSnapshot { connections, in_packets, out_packets, in_octets, out_octets } = *traffic;
+    [connections, in_packets, out_packets, in_octets, out_octets]
+        .into_iter()
+        .map(|number| if is_exact { exact(number) } else { short(number) })
+        .collect()
+}
+
+/// A number in at least nine columns, the first of which is a space.
+fn exact(number: u64) -> String {
+    format!(" {number:>8}")
+}
+
+/// A number in nine columns: from a hundred million on in thousands, and so on.
+fn short(number: u64) -> String {
+    const K: u64 = 1_000;
+    const M: u64 = 1_000_000;
+    const G: u64 = 1_000_000_000;
+    const T: u64 = 1_000_000_000_000;
+    match number {
+        0..100_000_000 => format!("{number:>9}"),
+        100_000_000..1_000_000_000 => format!("{:>8}K", number / K),
+        1_000_000_000..100_000_000_000 => format!("{:>8}M", number / M),
+        100_000_000_000..100_000_000_000_000 => format!("{:>8}G", number / G),
+        _ => format!("{:>8}T", number / T),
+    }
+}

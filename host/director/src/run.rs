@@ -1,0 +1,373 @@
+//! The running director: everything put together, and taken apart again in the reverse order.
+
+mod watch;
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::time::{MissedTickBehavior, interval};
+use wvs_core::director::{Director, DirectorConfig};
+use wvs_plugin::{Host, HostError, InstanceError, Limits, LoadError, Source};
+
+use crate::clock::Clock;
+use crate::config::{Config, RoutingMode};
+use crate::control::snapshot::{DeviceSnapshot, ServicesSnapshot, StatsSnapshot};
+use crate::control::{Answers, ClaimError, ControlServer, ControlSocket};
+use crate::deployment::{Deployment, Misfit, Seat};
+use crate::device::{Device, DeviceCounters, DeviceError, PacketLoop};
+use crate::route::{self, RouteError, RouteNeeds, Routing};
+
+/// The version in listings and answers.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Why a director could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Plugins of the configuration do not work.
+    #[error("{}", list(.0))]
+    Misfits(Vec<Misfit>),
+    /// No plugin works here.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// No device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// No control socket.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// No routes.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// The control socket cannot be watched.
+    #[error("the control socket cannot be served: {0}")]
+    Serve(io::Error),
+    /// A bug of ours.
+    #[error("loading the plugins panicked: this is a bug in wvs, please report the message above")]
+    Panicked(#[from] JoinError),
+}
+
+/// Why a scheduler could not be replaced. The old one stays.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplaceError {
+    /// No such service.
+    #[error("there is no service {service}; `wvs list` shows those that there are")]
+    NoService {
+        /// The name asked for.
+        service: String,
+    },
+    /// The file is no plugin.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The plugin does not work for the service.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    /// A bug of ours.
+    #[error("loading the plugin panicked: this is a bug in wvs, please report the message above")]
+    Panicked(#[from] JoinError),
+}
+
+/// A plugin to be put in place of another.
+#[derive(Clone, Debug)]
+pub enum Replacement {
+    /// A built-in of this name.
+    BuiltIn(String),
+    /// The module in this file.
+    File(PathBuf),
+    /// A module in memory.
+    Octets {
+        /// What to call it.
+        name: String,
+        /// The module.
+        octets: Vec<u8>,
+    },
+}
+
+/// A director at work. [`stop`](Self::stop) ends it; dropped without, it leaves its routes to the
+/// next start to clean up.
+#[derive(Debug)]
+pub struct Running {
+    state: Arc<State>,
+    host: Host,
+    packets: PacketLoop,
+    routing: Option<Routing>,
+    routing_commands: Option<String>,
+    control: ControlServer,
+    timers: [Timer; 2],
+}
+
+/// What the director knows about itself, for whoever asks.
+#[derive(Debug)]
+struct State {
+    director: Arc<Director>,
+    seats: Vec<Seat>,
+    clock: Clock,
+    device_name: String,
+    device_mtu: u16,
+    device_counters: Arc<DeviceCounters>,
+}
+
+/// A task that ends with its owner.
+#[derive(Debug)]
+struct Timer(JoinHandle<()>);
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Running {
+    /// Starts a director in the network namespace of the current thread, which must be one of a
+    /// tokio runtime. Everything that can fail without touching the host comes first: plugins,
+    /// device and control socket before routes.
+    ///
+    /// # Errors
+    /// See [`StartError`]. What was set already is taken back.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let host = Host::new()?;
+        let deployment = {
+            let (config, host) = (config.clone(), host.clone());
+            spawn_blocking(move || Deployment::new(&config, &host, random_seed)).await?
+        };
+        let Deployment { services, seats } = deployment.map_err(StartError::Misfits)?;
+        let director = Arc::new(Director::new(director_config(config), services));
+
+        let needs = route_needs(config);
+        let mtu = match config.device.mtu {
+            Some(mtu) => mtu,
+            None => route::mtu(&needs).await?,
+        };
+        let device = Device::open(&config.device.name, mtu)?;
+        let socket = ControlSocket::claim(&config.socket)?;
+        let state_directory =
+            config.socket.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let state_directory = state_directory.unwrap_or_else(|| Path::new("."));
+        let (routing, routing_commands) = match config.routing {
+            RoutingMode::Managed => (Some(route::set_up(&needs, state_directory).await?), None),
+            RoutingMode::Print => (None, Some(route::print(&needs).await?)),
+            RoutingMode::Off => (None, None),
+        };
+        let started = Self::start_parts(&director, seats, device, socket);
+        match started {
+            Ok((state, packets, control)) => Ok(Self {
+                timers: [
+                    Timer(tokio::spawn(sweep(Arc::clone(&director), state.clock))),
+                    Timer(tokio::spawn(watch::watch(Arc::clone(&state)))),
+                ],
+                state,
+                host,
+                packets,
+                routing,
+                routing_commands,
+                control,
+            }),
+            Err(error) => {
+                if let Some(routing) = routing {
+                    // The reason for stopping matters more than what is left of the routes, which
+                    // the next start takes back.
+                    let _ = routing.take_back().await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn start_parts(
+        director: &Arc<Director>,
+        seats: Vec<Seat>,
+        device: Device,
+        socket: ControlSocket,
+    ) -> Result<(Arc<State>, PacketLoop, ControlServer), StartError> {
+        let clock = Clock::start();
+        let (device_name, device_mtu) = (device.name().to_owned(), device.mtu());
+        let packets = PacketLoop::start(device, Arc::clone(director), clock)?;
+        let state = Arc::new(State {
+            director: Arc::clone(director),
+            seats,
+            clock,
+            device_name,
+            device_mtu,
+            device_counters: Arc::clone(packets.counters()),
+        });
+        let answers: Arc<dyn Answers> = Arc::clone(&state) as _;
+        let control = ControlServer::start(socket, answers).map_err(StartError::Serve)?;
+        Ok((state, packets, control))
+    }
+
+    /// The director.
+    #[must_use]
+    pub fn director(&self) -> &Arc<Director> {
+        &self.state.director
+    }
+
+    /// The services and who schedules for them, in the order of the configuration.
+    #[must_use]
+    pub fn seats(&self) -> &[Seat] {
+        &self.state.seats
+    }
+
+    /// The control socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        self.control.socket().path()
+    }
+
+    /// Name and MTU of the TUN device.
+    #[must_use]
+    pub fn device(&self) -> (&str, u16) {
+        (&self.state.device_name, self.state.device_mtu)
+    }
+
+    /// The commands that set routes, rules and sysctls, where the configuration asks for them.
+    #[must_use]
+    pub fn routing_commands(&self) -> Option<&str> {
+        self.routing_commands.as_deref()
+    }
+
+    /// What `GET /v1/services` answers now.
+    #[must_use]
+    pub fn services(&self) -> ServicesSnapshot {
+        self.state.services()
+    }
+
+    /// What `GET /v1/stats` answers now.
+    #[must_use]
+    pub fn stats(&self) -> StatsSnapshot {
+        self.state.stats()
+    }
+
+    /// Puts another plugin in the place of a service's scheduler: loaded, tried with the service's
+    /// servers, and then seated between two decisions. No connection notices.
+    ///
+    /// # Errors
+    /// See [`ReplaceError`]; the old scheduler stays.
+    pub async fn replace_scheduler(
+        &self,
+        service: &str,
+        replacement: Replacement,
+        config: Option<String>,
+        limits: Limits,
+    ) -> Result<(), ReplaceError> {
+        let index = self
+            .seats()
+            .iter()
+            .position(|seat| seat.service().name() == service)
+            .ok_or_else(|| ReplaceError::NoService { service: service.to_owned() })?;
+        let (host, state) = (self.host.clone(), Arc::clone(&self.state));
+        spawn_blocking(move || {
+            let source = match &replacement {
+                Replacement::BuiltIn(name) => Source::BuiltIn(name),
+                Replacement::File(path) => Source::File(path),
+                Replacement::Octets { name, octets } => Source::Octets { name, octets },
+            };
+            let module = host.load(source, limits)?;
+            state.seats[index].replace(module.name(), &module, config.as_deref())?;
+            Ok(())
+        })
+        .await?
+    }
+
+    /// Waits until the device fails; for ever while it works. May be dropped and called again.
+    pub async fn failed(&mut self) -> DeviceError {
+        self.packets.failed().await
+    }
+
+    /// Stops: the control socket is removed, routes are taken back, the device vanishes.
+    ///
+    /// # Errors
+    /// Some route, rule or setting could not be taken back. Everything else was.
+    pub async fn stop(self) -> Result<(), RouteError> {
+        let Self { packets, routing, control, timers, .. } = self;
+        drop(control);
+        drop(timers);
+        let taken_back = match routing {
+            Some(routing) => routing.take_back().await,
+            None => Ok(()),
+        };
+        packets.stop();
+        taken_back
+    }
+}
+
+impl Answers for State {
+    fn services(&self) -> ServicesSnapshot {
+        ServicesSnapshot {
+            version: VERSION.to_owned(),
+            connections_max: self.director.config().connections_max,
+            services: self.seats.iter().map(Into::into).collect(),
+        }
+    }
+
+    fn stats(&self) -> StatsSnapshot {
+        let counters = &self.device_counters;
+        StatsSnapshot {
+            version: VERSION.to_owned(),
+            uptime_seconds: self.clock.now().as_millis() / 1_000,
+            connections: self.director.as_ref().into(),
+            packets: self.director.as_ref().into(),
+            device: DeviceSnapshot {
+                name: self.device_name.clone(),
+                mtu: self.device_mtu,
+                read: counters.read(),
+                written: counters.written(),
+                read_errors: counters.read_errors(),
+                write_errors: counters.write_errors(),
+            },
+        }
+    }
+}
+
+async fn sweep(director: Arc<Director>, clock: Clock) {
+    let mut ticks = interval(Duration::from_millis(Director::SWEEP_INTERVAL_MILLIS));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        director.sweep(clock.now());
+    }
+}
+
+fn director_config(config: &Config) -> DirectorConfig {
+    DirectorConfig {
+        connections_max: config.connections_max,
+        replies_per_second: config.replies_per_second,
+        answer_echo: config.answer_echo,
+        closed_port: config.closed_port,
+        hash_seed: random_seed(),
+    }
+}
+
+/// What is to be routed through the director.
+#[must_use]
+pub fn route_needs(config: &Config) -> RouteNeeds {
+    let mut vips: Vec<IpAddr> = config.services.iter().map(|service| service.address.vip).collect();
+    vips.sort_unstable();
+    vips.dedup();
+    let mut servers: Vec<_> = config
+        .services
+        .iter()
+        .flat_map(|service| {
+            let protocol = service.address.protocol;
+            service.servers.iter().map(move |server| (protocol, server.address))
+        })
+        .collect();
+    // One rule each, however many services a server serves.
+    servers.sort_unstable();
+    servers.dedup();
+    RouteNeeds { device: config.device.name.clone(), vips, servers }
+}
+
+/// A number that nobody outside can guess: the standard library keys its hashes from the
+/// operating system's randomness.
+fn random_seed() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+fn list(misfits: &[Misfit]) -> String {
+    misfits.iter().map(Misfit::to_string).collect::<Vec<_>>().join("\n")
+}

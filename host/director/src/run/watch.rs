@@ -1,0 +1,111 @@
+//! Says in the log what goes wrong while the director runs: each thing at most once an interval,
+//! however often it happens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+use wvs_core::verdict::DropReason;
+
+use super::State;
+use crate::deployment::Seat;
+
+/// Between two looks at the counters.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Drop reasons that call for somebody: a limit was met.
+const LIMITS: [(DropReason, &str); 2] = [
+    (DropReason::TableFull, "the connection table is full; raise limits.connections"),
+    (DropReason::ReplyLimit, "more answers of the director's own than limits.replies a second"),
+];
+
+/// Looks at the counters for ever.
+pub(super) async fn watch(state: Arc<State>) {
+    let mut last = Sums::of(&state);
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let now = Sums::of(&state);
+        now.warn_of_growth(&last, &state);
+        last = now;
+    }
+}
+
+/// The counters that tell of trouble.
+#[derive(Debug)]
+struct Sums {
+    limits: [u64; LIMITS.len()],
+    write_errors: u64,
+    services: Vec<ServiceSums>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ServiceSums {
+    faults: u64,
+    fallback: u64,
+    no_server: u64,
+}
+
+impl Sums {
+    fn of(state: &State) -> Self {
+        let verdicts = state.director.verdicts();
+        Self {
+            limits: LIMITS.map(|(reason, _)| verdicts.dropped(reason)),
+            write_errors: state.device_counters.write_errors(),
+            services: state.seats.iter().map(ServiceSums::of).collect(),
+        }
+    }
+
+    fn warn_of_growth(&self, last: &Self, state: &State) {
+        for (index, (reason, message)) in LIMITS.iter().enumerate() {
+            let dropped = self.limits[index].saturating_sub(last.limits[index]);
+            if dropped > 0 {
+                tracing::warn!(%reason, dropped, "{message}");
+            }
+        }
+        let refused = self.write_errors.saturating_sub(last.write_errors);
+        if refused > 0 {
+            let device = &state.device_name;
+            tracing::warn!(device, refused, "the kernel did not take packets");
+        }
+        for (seat, (now, last)) in state.seats.iter().zip(self.services.iter().zip(&last.services))
+        {
+            now.warn_of_growth(last, seat);
+        }
+    }
+}
+
+impl ServiceSums {
+    fn of(seat: &Seat) -> Self {
+        let counters = seat.service().counters();
+        Self {
+            faults: seat.occupant().counters.faults(),
+            fallback: counters.fallback.get(),
+            no_server: counters.no_server.get(),
+        }
+    }
+
+    fn warn_of_growth(&self, last: &Self, seat: &Seat) {
+        let service = seat.service().name();
+        let faults = self.faults.saturating_sub(last.faults);
+        let fallback = self.fallback.saturating_sub(last.fallback);
+        if faults > 0 {
+            let plugin = seat.occupant();
+            let latest = plugin.counters.last_fault().map(|fault| fault.to_string());
+            tracing::warn!(
+                service,
+                plugin = plugin.name,
+                faults,
+                fallback,
+                latest,
+                "the scheduler plugin fails; the director places its connections"
+            );
+        }
+        let refused = self.no_server.saturating_sub(last.no_server);
+        if refused > 0 {
+            tracing::warn!(service, refused, "no real server could take connections");
+        }
+    }
+}
