@@ -113,6 +113,15 @@ fn syn_on_a_connection_that_is_over_is_scheduled_anew_without_loss() {
 }
 
 #[test]
+fn syn_of_the_server_follows_the_connection_that_it_answers() {
+    let mut world = V4.established();
+    from_server(&world, &V4, RST);
+    assert_eq!(state(&world), Some(State::Close));
+    world.moves(&[("forwarded", 1)], |world| from_server(world, &V4, SYN));
+    assert_eq!(state(&world), Some(State::SynSent));
+}
+
+#[test]
 fn syn_on_a_living_connection_follows_it() {
     let world = V4.established();
     let sent = world.forward(&tcp(V4.client(), V4.vip(), SYN));
