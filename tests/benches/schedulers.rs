@@ -33,7 +33,7 @@ struct Native<S> {
     table: Vec<Server>,
 }
 
-impl<S: wvs_sdk::Scheduler + Send> Native<S> {
+impl<S: wvs_sdk::Scheduler + Send + 'static> Native<S> {
     fn seat(servers: &[Arc<RealServer>]) -> Seat {
         let mut native = Self { scheduler: S::new("").unwrap(), table: Vec::new() };
         native.servers_changed(servers);
