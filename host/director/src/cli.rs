@@ -30,7 +30,7 @@ const REFUSED: u8 = 2;
     version,
     max_term_width = 100,
     arg_required_else_help = true,
-    after_long_help = "Examples:
+    after_help = "Examples:
   wvs check -c wvs.yaml    say everything that is wrong with a configuration
   wvs run -c wvs.yaml      run the director
   wvs list                 show the running director's services and servers
@@ -52,7 +52,7 @@ enum Command {
 
 /// Print a script that completes wvs commands in a shell.
 #[derive(Debug, Args)]
-#[command(after_long_help = "Examples:
+#[command(after_help = "Examples:
   wvs completions bash > /etc/bash_completion.d/wvs
   wvs completions fish > ~/.config/fish/completions/wvs.fish")]
 struct CompletionsArgs {

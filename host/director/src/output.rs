@@ -105,3 +105,37 @@ fn short(number: u64) -> String {
         _ => format!("{:>8}T", number / T),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_take_nine_columns_until_they_must_take_more() {
+        for (number, is_short, is_exact) in [
+            (0, "        0", "        0"),
+            (99_999_999, " 99999999", " 99999999"),
+            (100_000_000, "  100000K", " 100000000"),
+            (999_999_999, "  999999K", " 999999999"),
+            (1_000_000_000, "    1000M", " 1000000000"),
+            (99_999_999_999, "   99999M", " 99999999999"),
+            (100_000_000_000, "     100G", " 100000000000"),
+            (99_999_999_999_999, "   99999G", " 99999999999999"),
+            (100_000_000_000_000, "     100T", " 100000000000000"),
+            (u64::MAX, "18446744T", " 18446744073709551615"),
+        ] {
+            assert_eq!(short(number), is_short);
+            assert_eq!(exact(number), is_exact);
+        }
+    }
+
+    #[test]
+    fn addresses_are_bracketed_as_ipvsadm_does() {
+        let four = "192.0.2.1".parse().unwrap();
+        let six = "2001:db8::1".parse().unwrap();
+        assert_eq!(address(four, 80), "192.0.2.1:80");
+        assert_eq!(address(four, 0), "192.0.2.1");
+        assert_eq!(address(six, 80), "[2001:db8::1]:80");
+        assert_eq!(address(six, 0), "[2001:db8::1]");
+    }
+}

@@ -11,7 +11,7 @@ use crate::deployment;
 
 /// Check a configuration, and try its plugins, without touching anything.
 #[derive(Debug, Args)]
-#[command(after_long_help = "Examples:
+#[command(after_help = "Examples:
   wvs check -c wvs.yaml
   wvs check -c wvs.yaml --json
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ConfigArg, fail, print, print_json, refuse, runtime};
+use super::{fail, print, print_json, refuse, runtime};
 use crate::config::{Config, Reading};
 use crate::control::snapshot::{ServiceSnapshot, ServicesSnapshot};
 use crate::control::{self, SERVICES};
@@ -12,7 +12,7 @@ use crate::output::{self, Columns};
 
 /// Show the running director's services and real servers, as ipvsadm does.
 #[derive(Debug, Args)]
-#[command(after_long_help = "Examples:
+#[command(after_help = "Examples:
   wvs list                     as ipvsadm -Ln
   wvs list --stats             as ipvsadm -Ln --stats
   wvs list web                 one service, by name
@@ -39,15 +39,16 @@ pub(super) struct ListArgs {
     #[arg(long, value_name = "PATH", conflicts_with = "config")]
     socket: Option<PathBuf>,
 
-    #[command(flatten)]
-    config: Option<ConfigArg>,
+    /// The configuration that the director runs with, which names its control socket.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 pub(super) fn list(args: &ListArgs) -> u8 {
     let socket = match (&args.socket, &args.config) {
         (Some(socket), _) => socket.clone(),
         (None, None) => Config::default().socket,
-        (None, Some(config)) => match Reading::of_file(&config.config).into_config() {
+        (None, Some(config)) => match Reading::of_file(config).into_config() {
             Ok((config, _)) => config.socket,
             Err(error) => return refuse(error),
         },

@@ -11,7 +11,7 @@ use crate::run::{Running, StartError, VERSION};
 
 /// Run the director in the foreground, until SIGTERM or SIGINT.
 #[derive(Debug, Args)]
-#[command(after_long_help = "Examples:
+#[command(after_help = "Examples:
   wvs run -c wvs.yaml
   wvs run -c wvs.yaml --log-format json --log-level debug
 
@@ -22,7 +22,7 @@ pub(super) struct RunArgs {
     config: ConfigArg,
 
     /// How log lines are written, to standard error.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     log_format: LogFormat,
 
     /// The least severe level that is logged: error, warn, info, debug or trace, also by part of

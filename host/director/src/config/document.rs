@@ -13,6 +13,10 @@ use super::problem::Place;
 /// The longest file that is read, in octets. A service with a hundred servers takes some 6 KiB.
 pub(super) const FILE_OCTETS_MAX: usize = 4 << 20;
 
+/// Collections within collections. Ours are six deep; the rest is for plugins' own. Each level takes
+/// some 30 KiB of stack in an unoptimized build.
+const DEPTH_MAX: usize = 24;
+
 /// One value of the file.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -71,7 +75,7 @@ impl Node {
             budget: serde_yaml::budget! {
                 max_events: 1_000_000,
                 max_nodes: 250_000,
-                max_depth: 64,
+                max_depth: DEPTH_MAX,
             },
             // We report these ourselves: all of them, each with its path.
             duplicate_keys: DuplicateKeyPolicy::PassThrough,

@@ -336,3 +336,30 @@ pub(super) fn nearest<'a>(written: &str, names: impl Iterator<Item = &'a str>) -
         .min_by_key(|(errors, _)| *errors)
         .map(|(_, name)| name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_name_is_the_one_with_the_fewest_typing_errors() {
+        let names = ["scheduler", "servers", "timeouts", "port"];
+        for (written, meant) in [
+            ("schedular", Some("scheduler")),
+            ("shceduler", Some("scheduler")),
+            ("Scheduler", Some("scheduler")),
+            ("time-outs", Some("timeouts")),
+            ("server", Some("servers")),
+            ("prot", Some("port")),
+            ("colour", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(written, names.into_iter()), meant, "{written:?}");
+        }
+    }
+
+    #[test]
+    fn what_could_move_a_cursor_is_not_repeated() {
+        assert_eq!(join("a", "b\u{1b}[31m\r"), "a.b\u{fffd}[31m\u{fffd}");
+    }
+}

@@ -685,3 +685,39 @@ fn parse_sha256(text: &str) -> Option<[u8; 32]> {
     }
     Some(hash)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::units::{parse_duration, parse_size};
+    use super::*;
+
+    fn documented(table: &keys::Table, name: &str) -> &'static str {
+        table.find(name).and_then(|key| key.default).unwrap().trim_matches('`')
+    }
+
+    #[test]
+    fn documented_timeouts_are_the_ones_of_the_core() {
+        assert_eq!(keys::TIMEOUTS.keys.len(), TIMEOUT_STATES.len());
+        for (name, state, _) in TIMEOUT_STATES {
+            let timeout = parse_duration(documented(&keys::TIMEOUTS, name));
+            assert_eq!(timeout, Ok(state.default_timeout()), "{name}");
+        }
+    }
+
+    #[test]
+    fn documented_defaults_are_the_ones_used() {
+        let config = Config::default();
+        assert_eq!(documented(&keys::DEVICE, "name"), config.device.name);
+        assert_eq!(documented(&keys::ADMIN, "socket"), config.socket.to_str().unwrap());
+        let connections = documented(&keys::LIMITS, "connections").parse();
+        assert_eq!(connections, Ok(config.connections_max));
+        assert_eq!(documented(&keys::LIMITS, "replies").parse(), Ok(config.replies_per_second));
+        let memory = parse_size(documented(&keys::PLUGIN_LIMITS, "memory")).unwrap();
+        assert_eq!(usize::try_from(memory), Ok(DEFAULT_PLUGIN_MEMORY));
+        let fuel = documented(&keys::PLUGIN_LIMITS, "fuel").parse();
+        assert_eq!(fuel, Ok(DEFAULT_PLUGIN_FUEL));
+        assert_eq!(documented(&keys::SERVICE, "scheduler"), DEFAULT_SCHEDULER);
+        let limits = wvs_plugin::Limits::default();
+        assert_eq!((limits.memory, limits.fuel), (DEFAULT_PLUGIN_MEMORY, DEFAULT_PLUGIN_FUEL));
+    }
+}

@@ -140,3 +140,138 @@ async fn only_get() -> impl IntoResponse {
     let error = "only GET is possible here".to_owned();
     (StatusCode::METHOD_NOT_ALLOWED, Json(Refusal { error }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::super::snapshot::{ConnectionsSnapshot, DeviceSnapshot, PacketsSnapshot};
+    use super::super::{AskError, ask};
+    use super::*;
+
+    struct Fixed;
+
+    impl Answers for Fixed {
+        fn services(&self) -> ServicesSnapshot {
+            ServicesSnapshot { version: "1".into(), connections_max: 2, services: Vec::new() }
+        }
+
+        fn stats(&self) -> StatsSnapshot {
+            StatsSnapshot {
+                version: "1".into(),
+                uptime_seconds: 3,
+                connections: ConnectionsSnapshot {
+                    now: 0,
+                    max: 2,
+                    opened: 0,
+                    expired: 0,
+                    replaced: 0,
+                },
+                packets: PacketsSnapshot {
+                    forwarded: 0,
+                    replied: 0,
+                    passed: 0,
+                    dropped: [("stray".to_owned(), 7)].into(),
+                },
+                device: DeviceSnapshot {
+                    name: "wvs0".into(),
+                    mtu: 1500,
+                    read: 0,
+                    written: 0,
+                    read_errors: 0,
+                    write_errors: 0,
+                },
+            }
+        }
+    }
+
+    fn serve_in(folder: &Path) -> ControlServer {
+        let socket = ControlSocket::claim(&folder.join("wvs.sock")).unwrap();
+        ControlServer::start(socket, Arc::new(Fixed)).unwrap()
+    }
+
+    async fn connect(server: &ControlServer) -> UnixStream {
+        UnixStream::connect(server.socket().path()).await.unwrap()
+    }
+
+    /// What the server says until it hangs up.
+    async fn rest(mut stream: UnixStream) -> String {
+        let mut octets = Vec::new();
+        // A reset after the answer is as good as an end, but there must be one.
+        let end = timeout(2 * CONNECTION_TIME_MAX, stream.read_to_end(&mut octets)).await;
+        assert!(end.is_ok(), "the server did not hang up");
+        String::from_utf8(octets).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn client_gets_what_the_director_answers() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = serve_in(folder.path());
+        let path = server.socket().path();
+        assert_eq!(ask::<ServicesSnapshot>(path, SERVICES).await.unwrap(), Fixed.services());
+        assert_eq!(ask::<StatsSnapshot>(path, STATS).await.unwrap(), Fixed.stats());
+        match ask::<StatsSnapshot>(path, "/v1/nothing").await {
+            Err(AskError::Refused { reason, .. }) => assert!(reason.contains(STATS), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+        match ask::<StatsSnapshot>(path, SERVICES).await {
+            Err(AskError::Foreign { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        let path = path.to_owned();
+        drop(server);
+        assert!(matches!(
+            ask::<StatsSnapshot>(&path, STATS).await,
+            Err(AskError::NoDirector { .. })
+        ));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silent_client_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = serve_in(folder.path());
+        let mut stream = connect(&server).await;
+        stream.write_all(b"GET /v1/stats HTTP/1.1\r\nhost:").await.unwrap();
+        assert!(!rest(stream).await.contains("200 OK"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn request_beyond_the_limit_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = serve_in(folder.path());
+        let mut stream = connect(&server).await;
+        let long = "x".repeat(2 * REQUEST_OCTETS_MAX);
+        let request = format!("GET /v1/stats HTTP/1.1\r\nhost: {long}\r\n\r\n");
+        // The server may hang up before it has read all.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let answer = rest(stream).await;
+        assert!(!answer.contains("200 OK"), "{answer}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_client_too_many_waits_for_its_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = serve_in(folder.path());
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            silent.push(connect(&server).await);
+        }
+        let path = server.socket().path();
+        let patience = REQUEST_TIME_MAX / 2;
+        assert!(timeout(patience, ask::<StatsSnapshot>(path, STATS)).await.is_err());
+        drop(silent);
+        assert!(ask::<StatsSnapshot>(path, STATS).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_methods_than_get_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = serve_in(folder.path());
+        let mut stream = connect(&server).await;
+        stream.write_all(b"DELETE /v1/stats HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let answer = rest(stream).await;
+        assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    }
+}

@@ -1,0 +1,226 @@
+//! The configuration as its files: what is read from good ones, what is said of broken ones, and
+//! whether the documentation and the examples keep up.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use wvs::config::keys::{TABLES, Table};
+use wvs::config::{Problem, Reading};
+use wvs::deployment;
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config")
+}
+
+fn yaml_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty(), "{}", folder.display());
+    files
+}
+
+fn read(text: &str) -> Reading {
+    Reading::of_text(Path::new("/etc/wvs/wvs.yaml"), text)
+}
+
+fn problems(text: &str) -> Vec<String> {
+    read(text).problems().iter().map(Problem::to_string).collect()
+}
+
+#[test]
+fn every_problem_of_a_broken_file_is_told_in_one_run() {
+    let mut told = String::new();
+    for file in yaml_files(&fixtures().join("broken")) {
+        let reading = Reading::of_file(&file);
+        assert!(!reading.is_usable(), "{}", file.display());
+        writeln!(told, "{}", file.file_name().unwrap().display()).unwrap();
+        for problem in reading.problems() {
+            writeln!(told, "  {problem}").unwrap();
+        }
+    }
+    insta::assert_snapshot!(told);
+}
+
+#[test]
+fn every_key_is_read() {
+    let text = fs::read_to_string(fixtures().join("every-key.yaml")).unwrap();
+    let (config, warnings) = read(&text).into_config().unwrap();
+    assert_eq!(warnings, []);
+    insta::assert_debug_snapshot!(config);
+    for table in TABLES {
+        for key in table.keys {
+            let is_there = text.contains(&format!("{}:", key.name));
+            assert!(is_there, "{}.{} is in no fixture", table.path, key.name);
+        }
+    }
+}
+
+#[test]
+fn file_of_nothing_but_services_gets_the_documented_defaults() {
+    let text =
+        "services: [{ name: web, vip: 192.0.2.1, port: 80, servers: [{ address: 10.0.0.1 }] }]";
+    let (config, warnings) = read(text).into_config().unwrap();
+    assert_eq!(warnings, []);
+    insta::assert_debug_snapshot!(config);
+}
+
+#[test]
+fn last_value_of_each_range_is_taken_and_the_next_refused() {
+    let file = |before: &str, service: &str, server: &str| {
+        format!(
+            "{before}\nservices: [{{ name: web, vip: 192.0.2.1, port: 80, {service} \
+             servers: [{{ address: 10.0.0.1, {server} }}] }}]"
+        )
+    };
+    for (good, bad) in [
+        (("device: { mtu: 576 }", "", ""), ("device: { mtu: 575 }", "", "")),
+        (("device: { mtu: 65535 }", "", ""), ("device: { mtu: 65536 }", "", "")),
+        (
+            ("device: { name: fifteen-octets. }", "", ""),
+            ("device: { name: sixteen-octets-x }", "", ""),
+        ),
+        (("limits: { connections: 1 }", "", ""), ("limits: { connections: 0 }", "", "")),
+        (
+            ("limits: { connections: 16777216 }", "", ""),
+            ("limits: { connections: 16777217 }", "", ""),
+        ),
+        (("limits: { replies: 1000000 }", "", ""), ("limits: { replies: 1000001 }", "", "")),
+        (("", "timeouts: { close: 100ms },", ""), ("", "timeouts: { close: 99ms },", "")),
+        (("", "timeouts: { close: 31d },", ""), ("", "timeouts: { close: 2678401s },", "")),
+        (("", "", "weight: 65535"), ("", "", "weight: 65536")),
+        (("", "", "weight: 0"), ("", "", "weight: -1")),
+        (("", "", "port: 65535"), ("", "", "port: 65536")),
+        (("", "", "port: 1"), ("", "", "port: 0")),
+    ] {
+        let [good, bad] =
+            [good, bad].map(|(before, service, server)| file(before, service, server));
+        assert_eq!(problems(&good), Vec::<String>::new(), "{good}");
+        assert_eq!(problems(&bad).len(), 1, "{bad}: {:?}", problems(&bad));
+    }
+}
+
+#[test]
+fn plugin_that_no_service_uses_is_a_warning() {
+    let text = "plugins: { mine: { file: mine.wasm } }\n\
+                services: [{ name: web, vip: 192.0.2.1, port: 80, servers: [] }]";
+    let reading = read(text);
+    assert!(reading.is_usable());
+    insta::assert_snapshot!(problems(text).join("\n"), @r"
+    warning: plugins.mine: no service uses this plugin (line 1, column 12)
+    warning: services[0].servers: no real servers: every client gets what `on_no_server` says (line 2, column 60)
+    ");
+}
+
+#[test]
+fn aliases_and_merged_mappings_are_followed() {
+    let text = "\
+services:
+  - &web { name: web, vip: 192.0.2.1, port: 80, servers: &servers [{ address: 10.0.0.1 }] }
+  - { <<: *web, name: web-tls, port: 443 }
+  - { name: other, vip: 192.0.2.2, port: 80, servers: *servers }
+";
+    let (config, _) = read(text).into_config().unwrap();
+    let names: Vec<_> = config.services.iter().map(|service| service.name.as_str()).collect();
+    assert_eq!(names, ["web", "web-tls", "other"]);
+    assert!(config.services.iter().all(|service| service.servers.len() == 1));
+}
+
+#[test]
+fn file_beyond_the_limit_is_refused_unread() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("large.yaml");
+    fs::write(&path, "#".repeat((4 << 20) + 1)).unwrap();
+    let reading = Reading::of_file(&path);
+    assert_eq!(
+        reading.problems().iter().map(Problem::to_string).collect::<Vec<_>>(),
+        ["larger than 4MiB; no configuration is"]
+    );
+}
+
+#[test]
+fn no_text_makes_reading_panic() {
+    use proptest::prelude::*;
+
+    let text = fs::read_to_string(fixtures().join("every-key.yaml")).unwrap();
+    let words: Vec<String> = text.split_inclusive(' ').map(str::to_owned).collect();
+    proptest!(ProptestConfig::with_cases(300), |(
+        cut in 0..words.len(),
+        length in 0..8_usize,
+        other in prop_oneof![".*", "[-:{}\\[\\]&*!|>'\"%@`,? \n\t]{0,6}", "[0-9a-z:.]{0,12}"],
+    )| {
+        let end = (cut + length).min(words.len());
+        let mutilated = words[..cut].concat() + &other + &words[end..].concat();
+        let _ = read(&mutilated);
+        let _ = read(&other);
+    });
+}
+
+#[test]
+fn documentation_shows_every_key_with_its_values_default_and_meaning() {
+    let path = workspace().join("docs/CONFIG.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let mut corrected = text.clone();
+    for table in TABLES {
+        let (start, end) = (marker(table), "<!-- end of keys -->");
+        let from = text.find(&start).unwrap_or_else(|| panic!("CONFIG.md has no {start}"));
+        let from = from + start.len();
+        let length = text[from..].find(end).unwrap_or_else(|| panic!("no {end} after {start}"));
+        let shown = &text[from..from + length];
+        let wanted = format!("\n{table}");
+        corrected = corrected.replacen(&format!("{start}{shown}"), &format!("{start}{wanted}"), 1);
+    }
+    let tables: BTreeSet<_> = TABLES.iter().map(|table| marker(table)).collect();
+    for line in text.lines().filter(|line| line.starts_with("<!-- keys of ")) {
+        assert!(tables.contains(line), "{line} is of no mapping");
+    }
+    if std::env::var_os("WVS_UPDATE_DOCS").is_some() {
+        fs::write(&path, &corrected).unwrap();
+    } else {
+        assert!(text == corrected, "docs/CONFIG.md is behind: run this with WVS_UPDATE_DOCS=1");
+    }
+}
+
+fn marker(table: &Table) -> String {
+    let path = if table.path.is_empty() { "the file" } else { table.path };
+    format!("<!-- keys of {path} -->")
+}
+
+#[test]
+fn examples_in_the_documentation_are_good() {
+    let text = fs::read_to_string(workspace().join("docs/CONFIG.md")).unwrap();
+    let mut rest = text.as_str();
+    let mut count = 0;
+    while let Some((_, after)) = rest.split_once("```yaml\n") {
+        let (example, after) = after.split_once("```").unwrap();
+        assert_eq!(problems(example), Vec::<String>::new(), "{example}");
+        (rest, count) = (after, count + 1);
+    }
+    assert!(count > 0);
+}
+
+#[test]
+fn examples_can_be_run() {
+    for file in yaml_files(&workspace().join("examples")) {
+        let text = fs::read_to_string(&file).unwrap();
+        // Where an example names a plugin to be built, a built-in stands in for it.
+        let folder = tempfile::tempdir().unwrap();
+        let copy = folder.path().join(file.file_name().unwrap());
+        fs::write(&copy, &text).unwrap();
+        for plugin in &Reading::of_file(&copy).config().plugins {
+            fs::create_dir_all(plugin.file.parent().unwrap()).unwrap();
+            fs::write(&plugin.file, wvs_plugin::builtin::find("rr").unwrap()).unwrap();
+        }
+        let reading = deployment::check(&copy).unwrap();
+        assert_eq!(reading.problems(), [], "{}", file.display());
+    }
+}
