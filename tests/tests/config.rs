@@ -148,6 +148,14 @@ fn file_beyond_the_limit_is_refused_unread() {
 }
 
 #[test]
+fn file_with_more_problems_than_anyone_reads_is_cut_short() {
+    let text = (0..5_000).map(|number| format!("key{number}: 1\n")).collect::<String>();
+    let told = problems(&text);
+    assert_eq!(told.len(), 1_001);
+    assert!(told.iter().any(|problem| problem == "more than 1000 problems; mend these first"));
+}
+
+#[test]
 fn no_text_makes_reading_panic() {
     use proptest::prelude::*;
 

@@ -13,6 +13,9 @@ use super::problem::Place;
 /// The longest file that is read, in octets. A service with a hundred servers takes some 6 KiB.
 pub(super) const FILE_OCTETS_MAX: usize = 4 << 20;
 
+/// Values, collections included. A real server takes seven.
+const NODES_MAX: usize = 250_000;
+
 /// Collections within collections. Ours are six deep; the rest is for plugins' own. Each level takes
 /// some 30 KiB of stack in an unoptimized build.
 const DEPTH_MAX: usize = 24;
@@ -74,7 +77,7 @@ impl Node {
         let options = serde_yaml::options! {
             budget: serde_yaml::budget! {
                 max_events: 1_000_000,
-                max_nodes: 250_000,
+                max_nodes: NODES_MAX,
                 max_depth: DEPTH_MAX,
             },
             // We report these ourselves: all of them, each with its path.
@@ -232,7 +235,10 @@ fn describe(error: &serde_yaml::Error) -> String {
                 .to_owned()
         }
         serde_yaml::Error::Budget { .. } => {
-            "too many values, too deep, or too many repeated by aliases".to_owned()
+            format!(
+                "more than {NODES_MAX} values, or more than {DEPTH_MAX} collections within each \
+                 other, aliases counted as what they stand for; no configuration needs them"
+            )
         }
         error => {
             let text = error.render_with_formatter(&WithoutPlaces);

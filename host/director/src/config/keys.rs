@@ -126,7 +126,7 @@ pub static FILE: Table = Table {
         Key::optional(
             "plugins",
             "none",
-            "a mapping of names to plugins",
+            "a mapping of at most 256 names to plugins",
             "Scheduler plugins of your own, each under a name that `scheduler` can use.",
         ),
         Key::required("services", "a list of 1 to 4096 services", "The virtual services."),

@@ -1,17 +1,20 @@
 //! Reads values out of a file's tree, and collects everything that is wrong instead of stopping.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::document::{Node, Value};
+use super::document::{Key, Node, Value};
 use super::keys::Table;
 use super::problem::{Place, Problem, Severity};
 use super::units::{UnitError, format_duration, format_size, parse_duration, parse_size};
 
 /// Characters of a wrong value that a message repeats.
 const QUOTE_CHARACTERS_MAX: usize = 40;
+
+/// Problems of one file that are told; who has more mends these first.
+const PROBLEMS_MAX: usize = 1_000;
 
 /// A value together with the path that leads to it.
 #[derive(Clone, Debug)]
@@ -90,8 +93,18 @@ impl<'s> Reader<'s> {
     }
 
     fn report(&mut self, severity: Severity, path: &str, place: Place, message: String) {
-        let (path, place) = (path.to_owned(), Some(place));
-        self.problems.push(Problem { severity, path, message, place });
+        match self.problems.len() {
+            ..PROBLEMS_MAX => {
+                let (path, place) = (path.to_owned(), Some(place));
+                self.problems.push(Problem { severity, path, message, place });
+            }
+            PROBLEMS_MAX => {
+                self.error_without_place(format!(
+                    "more than {PROBLEMS_MAX} problems; mend these first"
+                ));
+            }
+            _ => {}
+        }
     }
 
     /// Reports that a value is not what it should be: what is wrong with it, and what to do.
@@ -159,22 +172,20 @@ impl<'s> Reader<'s> {
     }
 
     /// A mapping whose keys the author of the file chose.
-    pub(super) fn named<'n>(
-        &mut self,
-        field: &Field<'n>,
-    ) -> Vec<(&'n super::document::Key, Field<'n>)> {
+    pub(super) fn named<'n>(&mut self, field: &Field<'n>) -> Vec<(&'n Key, Field<'n>)> {
         let Value::Mapping(entries) = &field.node.value else {
             self.refuse(field, "is not a mapping", "write names and what they stand for");
             return Vec::new();
         };
-        let mut named: Vec<(&super::document::Key, Field<'_>)> = Vec::with_capacity(entries.len());
+        let mut names = HashSet::new();
+        let mut named = Vec::with_capacity(entries.len());
         for (key, node) in entries {
             let path = join(&field.path, &key.name);
-            if named.iter().any(|(other, _)| other.name == key.name) {
+            if names.insert(&key.name) {
+                named.push((key, Field { path, node }));
+            } else {
                 self.error(&path, key.place, "given twice; remove one");
-                continue;
             }
-            named.push((key, Field { path, node }));
         }
         named
     }

@@ -32,6 +32,7 @@ const PORT: RangeInclusive<u64> = 1..=65_535;
 const WEIGHT: RangeInclusive<u64> = 0..=WEIGHT_MAX as u64;
 const TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(31 * 24 * 3_600);
+const PLUGINS_MAX: usize = 256;
 const SERVICES_MAX: usize = 4_096;
 const SERVERS_MAX: usize = 4_096;
 const NAME_OCTETS_MAX: usize = 63;
@@ -196,7 +197,13 @@ struct Plugins {
 
 impl Plugins {
     fn read(&mut self, reader: &mut Reader<'_>, field: &Field<'_>, folder: &Path) {
-        for (key, field) in reader.named(field) {
+        let named = reader.named(field);
+        if named.len() > PLUGINS_MAX {
+            let message = format!("{} plugins; use at most {PLUGINS_MAX}", named.len());
+            reader.error(&field.path, field.node.place, message);
+            return;
+        }
+        for (key, field) in named {
             if !is_name(&key.name) {
                 let message = format!("no name for a plugin; use {}", keys::SERVICE.values("name"));
                 reader.error(&field.path, key.place, message);

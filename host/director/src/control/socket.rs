@@ -1,11 +1,19 @@
 //! The place of the control socket in the file system: one living director each.
 
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use nix::sys::stat::{Mode, umask};
+use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr, socket};
+use nix::sys::stat::{Mode, fchmod};
+
+/// Read and write, which is what it takes to connect, for the owner and the group.
+const MODE: u32 = 0o660;
+
+/// Clients that may wait to be accepted.
+const QUEUE_LENGTH: i32 = 64;
 
 /// Why a control socket could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +96,6 @@ impl ControlSocket {
             }
             result => result,
         }?;
-        listener.set_nonblocking(true)?;
         Ok(Self { identity: identity(path)?, path: path.to_owned(), listener })
     }
 
@@ -126,12 +133,17 @@ impl From<io::Error> for Obstacle {
     }
 }
 
-/// Binds with mode 0660 from the first moment on: a later change would leave a gap.
+/// Listens at `path`, which has no more than mode 0660 from the first moment on: the file takes the
+/// mode of the socket that is bound to it, less what the process's umask forbids, which is then
+/// put right.
 fn bind(path: &Path) -> io::Result<UnixListener> {
-    let before = umask(Mode::from_bits_truncate(0o117));
-    let listener = UnixListener::bind(path);
-    umask(before);
-    listener
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    fchmod(&socket, Mode::from_bits_truncate(MODE))?;
+    socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
+    socket::listen(&socket, Backlog::new(QUEUE_LENGTH)?)?;
+    Ok(UnixListener::from(socket))
 }
 
 fn remove_left_over(path: &Path) -> Result<(), Obstacle> {
@@ -154,8 +166,6 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
