@@ -56,6 +56,7 @@ impl RealServer {
     }
 
     /// The effective weight; 0 means quiesced: no new connections, existing ones go on.
+    #[inline]
     #[must_use]
     pub fn weight(&self) -> u32 {
         self.weight.load(Relaxed)
@@ -68,12 +69,14 @@ impl RealServer {
     }
 
     /// Connections in an active state.
+    #[inline]
     #[must_use]
     pub fn active(&self) -> u32 {
         self.active.load(Relaxed)
     }
 
     /// Connections in any other state, UDP's among them.
+    #[inline]
     #[must_use]
     pub fn inactive(&self) -> u32 {
         self.inactive.load(Relaxed)
