@@ -288,3 +288,68 @@ fn read_at_most(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     File::open(path)?.take(limit).read_to_end(&mut octets)?;
     Ok(octets)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        Reading::of_text(Path::new("wvs.yaml"), text).into_config().unwrap().0
+    }
+
+    const TWO_SERVICES: &str = "
+services:
+  - { name: a, vip: 192.0.2.1, port: 1, scheduler: rr, servers: [{ address: 10.0.0.1 }, { address: 10.0.0.2 }] }
+  - { name: b, vip: 192.0.2.1, port: 2, scheduler: rr, servers: [{ address: 10.0.0.1 }] }
+";
+
+    #[test]
+    fn numbers_of_services_and_servers_are_used_once_in_a_director() {
+        let host = Host::new().unwrap();
+        let deployment = Deployment::new(&config(TWO_SERVICES), &host, || 0).unwrap();
+        let services = deployment.services.list();
+        let ids: Vec<_> = services.iter().map(|service| service.id()).collect();
+        assert_eq!(ids, [0, 1]);
+        let servers: HashSet<_> = services
+            .iter()
+            .flat_map(|service| service.servers().iter().map(|server| server.id()))
+            .collect();
+        assert_eq!(servers.len(), 3);
+    }
+
+    #[test]
+    fn seat_goes_to_another_plugin_and_stays_with_it_when_a_third_fails() {
+        let host = Host::new().unwrap();
+        let deployment = Deployment::new(&config(TWO_SERVICES), &host, || 0).unwrap();
+        let [seat, other] = &deployment.seats[..] else { panic!("two services") };
+        assert_eq!(seat.occupant().name, "rr");
+
+        let wlc = host.load(Source::BuiltIn("wlc"), Limits::default()).unwrap();
+        seat.replace("wlc", &wlc, None).unwrap();
+        let occupant = seat.occupant();
+        assert_eq!(occupant.name, "wlc");
+
+        let refusal = seat.replace("rr", &wlc, Some("{}")).unwrap_err();
+        assert!(matches!(refusal, InstanceError::ConfigRefused { .. }), "{refusal}");
+        assert_eq!(seat.occupant().name, "wlc");
+        assert!(Arc::ptr_eq(&seat.occupant().counters, &occupant.counters));
+        assert_eq!(other.occupant().name, "rr");
+    }
+
+    #[test]
+    fn every_misfit_of_a_configuration_is_found() {
+        let text = "
+plugins: { gone: { file: gone.wasm } }
+services:
+  - { name: a, vip: 192.0.2.1, port: 1, scheduler: { plugin: rr, config: 1 }, servers: [] }
+  - { name: b, vip: 192.0.2.1, port: 2, scheduler: gone, servers: [] }
+  - { name: c, vip: 192.0.2.1, port: 3, scheduler: { plugin: wlc, config: 1 }, servers: [] }
+";
+        let host = Host::new().unwrap();
+        let misfits = Deployment::new(&config(text), &host, || 0).unwrap_err();
+        let subjects: Vec<_> = misfits.iter().map(|misfit| misfit.subject.to_string()).collect();
+        assert_eq!(subjects, ["plugin gone", "service a", "service c"]);
+    }
+}

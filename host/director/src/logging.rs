@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{LevelFilter, ParseError};
 
 /// How a log line is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -27,9 +27,8 @@ pub const LEVEL_DEFAULT: &str = "info";
 /// # Errors
 /// `level` is no filter.
 pub fn start(format: LogFormat, level: &str) -> Result<(), ParseError> {
-    let filter = EnvFilter::builder().parse(level)?;
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(EnvFilter::builder().parse(directives(level))?)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     let _ = match format {
@@ -37,4 +36,27 @@ pub fn start(format: LogFormat, level: &str) -> Result<(), ParseError> {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
     Ok(())
+}
+
+/// A level alone is meant for what is ours: `debug` without the chatter of the libraries below,
+/// whose warnings stay.
+fn directives(level: &str) -> String {
+    match level.parse() {
+        Ok(LevelFilter::OFF | LevelFilter::ERROR | LevelFilter::WARN) | Err(_) => level.to_owned(),
+        Ok(level) => format!("warn,wvs={level}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn level_alone_is_meant_for_our_own_crates() {
+        assert_eq!(directives("debug"), "warn,wvs=debug");
+        assert_eq!(directives("INFO"), "warn,wvs=info");
+        assert_eq!(directives("error"), "error");
+        assert_eq!(directives("off"), "off");
+        assert_eq!(directives("info,wvs_plugin=trace"), "info,wvs_plugin=trace");
+    }
 }
