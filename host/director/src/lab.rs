@@ -105,6 +105,7 @@ impl Lab {
             let gateways = addresses.map(gateway);
             wiring::connect(&lab.director, server.name(), gateways, server, addresses.to_vec())?;
         }
+        lab.hosts().try_for_each(wiring::wait_until_up)?;
         Ok(lab)
     }
 

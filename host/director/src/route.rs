@@ -114,6 +114,17 @@ pub enum RouteError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// Another director on this host has the server's replies.
+    #[error(
+        "replies of the real server {server} go to another director on this host already, by the \
+         rule `{rule}`: use another port or address of the server for this director"
+    )]
+    ServerIsTaken {
+        /// RIP and port.
+        server: SocketAddr,
+        /// The other director's rule.
+        rule: String,
+    },
     /// Not allowed to change routes.
     #[error(
         "no right to change routes (tried `{step}`): run as root or with the capability \
@@ -189,6 +200,7 @@ pub async fn set_up(needs: &RouteNeeds, state_directory: &Path) -> Result<Routin
     }
 
     let surroundings = explore(&netlink, needs).await?;
+    let in_use = tables_in_use(&netlink, &needs.device, &surroundings).await?;
     let mut routing = Routing {
         netlink,
         device_index,
@@ -196,8 +208,7 @@ pub async fn set_up(needs: &RouteNeeds, state_directory: &Path) -> Result<Routin
         ledger: lock.open(&needs.device)?,
         done: Vec::new(),
     };
-    let in_use = routing.netlink.tables_of_rules().await?;
-    for tables in Tables::all().filter(|tables| tables.are_none_of(&in_use)) {
+    for tables in Tables::all().filter(|tables| tables.are_none_of(&in_use.all)) {
         match routing.apply(plan::steps(needs, &surroundings, tables)).await {
             Ok(()) => return Ok(routing),
             Err(Refusal { step, source }) => {
@@ -223,9 +234,9 @@ pub async fn set_up(needs: &RouteNeeds, state_directory: &Path) -> Result<Routin
 pub async fn print(needs: &RouteNeeds) -> Result<String, RouteError> {
     let netlink = Netlink::connect()?;
     let surroundings = explore(&netlink, needs).await?;
-    let in_use = netlink.tables_of_rules().await?;
-    let tables =
-        Tables::all().find(|tables| tables.are_none_of(&in_use)).ok_or(RouteError::NoTables)?;
+    let in_use = tables_in_use(&netlink, &needs.device, &surroundings).await?;
+    let free = || Tables::all().find(|tables| tables.are_none_of(&in_use.all));
+    let tables = in_use.own.or_else(free).ok_or(RouteError::NoTables)?;
     let steps = plan::steps(needs, &surroundings, tables);
     let mut text = format!("# Route to the director, once the device {} is there:\n", needs.device);
     for step in &steps {
@@ -392,6 +403,34 @@ async fn explore(netlink: &Netlink, needs: &RouteNeeds) -> Result<Surroundings, 
         links.push((*protocol, *server, link.name));
     }
     Ok(Surroundings::around(needs, links))
+}
+
+/// The tables that rules look up, none of which may take the replies that we need.
+async fn tables_in_use(
+    netlink: &Netlink,
+    device: &str,
+    surroundings: &Surroundings,
+) -> Result<InUse, RouteError> {
+    let rules = netlink.rules().await?;
+    let own = rules.iter().find_map(|rule| left_over::tables_of(rule, device));
+    for (server, wanted) in plan::rules_for_servers(&surroundings.servers, Tables::FIRST) {
+        let taking = rules.iter().find(|rule| left_over::is_ours(rule) && wanted.selects_as(rule));
+        let table = taking.map(netlink::table_of_rule);
+        if let Some(table) = table
+            && own.is_none_or(|own| !own.numbers().contains(&table))
+        {
+            let rule = Step::Rule(step::Rule { table, ..wanted }).to_string();
+            return Err(RouteError::ServerIsTaken { server, rule });
+        }
+    }
+    Ok(InUse { own, all: rules.iter().map(netlink::table_of_rule).collect() })
+}
+
+/// Tables that rules look up.
+struct InUse {
+    /// Those of our own device: after what was left over is gone, set by hand as printed.
+    own: Option<Tables>,
+    all: TableNumbers,
 }
 
 async fn way_to(netlink: &Netlink, server: SocketAddr) -> Result<Way, RouteError> {

@@ -3,15 +3,21 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use rtnetlink::packet_route::link::{InfoData, InfoVeth};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, State};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use super::{Host, LabError};
 
 /// The name of a host's own interface towards the director.
 const INTERFACE: &str = "eth0";
+
+/// How often, and how long apart, the network is looked at until it is up: for 10 s.
+const WAIT_TRIES: u32 = 2000;
+const WAIT_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Lays a cable from the interface `name` of `director`, with the addresses `gateways`, to `host`,
 /// which gets `addresses` and `gateways` as its default routes.
@@ -70,6 +76,41 @@ pub(super) fn set_up_loopback(host: &Host) -> Result<(), LabError> {
     })
 }
 
+/// Waits until all interfaces and addresses of `host` work: the kernel notices a cable only some
+/// milliseconds after both its ends are up.
+pub(super) fn wait_until_up(host: &Host) -> Result<(), LabError> {
+    host.talk(async |handle| {
+        for _ in 0..WAIT_TRIES {
+            if is_up(&handle).await? {
+                return Ok(());
+            }
+            tokio::time::sleep(WAIT_INTERVAL).await;
+        }
+        Err(rtnetlink::Error::RequestFailed)
+    })
+    .map_err(|source| LabError::Failed {
+        step: "wait for the network",
+        host: host.name().to_owned(),
+        source,
+    })
+}
+
+async fn is_up(handle: &Handle) -> Result<bool, rtnetlink::Error> {
+    let links: Vec<_> = handle.link().get().execute().try_collect().await?;
+    // The state of loopback is always unknown.
+    let is_down = |attribute: &LinkAttribute| {
+        matches!(attribute, LinkAttribute::OperState(state)
+            if !matches!(state, State::Up | State::Unknown))
+    };
+    let addresses: Vec<_> = handle.address().get().execute().try_collect().await?;
+    let is_tentative = |attribute: &AddressAttribute| {
+        matches!(attribute, AddressAttribute::Flags(flags)
+            if flags.contains(AddressFlags::Tentative))
+    };
+    Ok(!links.iter().any(|link| link.attributes.iter().any(is_down))
+        && !addresses.iter().any(|address| address.attributes.iter().any(is_tentative)))
+}
+
 async fn index_of(handle: &Handle, name: &str) -> Result<u32, rtnetlink::Error> {
     let request = handle.link().get().match_name(name);
     let link = std::pin::pin!(request.execute()).try_next().await?;
@@ -92,7 +133,7 @@ impl Host {
         talk: impl AsyncFnOnce(Handle) -> Result<(), rtnetlink::Error> + Send,
     ) -> io::Result<()> {
         self.run(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let (connection, handle, _) = rtnetlink::new_connection()?;
                 let connection = tokio::spawn(connection);

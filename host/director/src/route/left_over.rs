@@ -17,8 +17,10 @@ pub(super) async fn remove(netlink: &Netlink, device: &str) -> Result<usize, Rou
     }
     let alive: TableNumbers = ours
         .iter()
-        .filter(|rule| is_guard_of_other_director(rule, device))
-        .filter_map(|rule| Tables::with_guard(table_of_rule(rule)))
+        .filter_map(|rule| {
+            let owner = owner_of(rule).filter(|owner| *owner != device)?;
+            if_nametoindex(owner).is_ok().then(|| Tables::with_guard(table_of_rule(rule)))?
+        })
         .flat_map(Tables::numbers)
         .collect();
     let mut dead = TableNumbers::new();
@@ -45,14 +47,24 @@ pub(super) async fn remove(netlink: &Netlink, device: &str) -> Result<usize, Rou
     Ok(count)
 }
 
-fn is_ours(rule: &RuleMessage) -> bool {
+/// Whether a director made `rule`.
+pub(super) fn is_ours(rule: &RuleMessage) -> bool {
     rule.attributes.contains(&RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)))
 }
 
-fn is_guard_of_other_director(rule: &RuleMessage, device: &str) -> bool {
-    rule.attributes.contains(&RuleAttribute::Priority(GUARD_PRIORITY))
-        && rule.attributes.iter().any(|attribute| {
-            matches!(attribute, RuleAttribute::Iifname(name)
-                if name != device && if_nametoindex(name.as_str()).is_ok())
-        })
+/// The tables of the director with this device, if `rule` is the one that says whose they are.
+pub(super) fn tables_of(rule: &RuleMessage, device: &str) -> Option<Tables> {
+    let is_its = is_ours(rule) && owner_of(rule) == Some(device);
+    is_its.then(|| Tables::with_guard(table_of_rule(rule)))?
+}
+
+/// The device of the director that `rule`, one of ours, guards from loops.
+fn owner_of(rule: &RuleMessage) -> Option<&str> {
+    if !rule.attributes.contains(&RuleAttribute::Priority(GUARD_PRIORITY)) {
+        return None;
+    }
+    rule.attributes.iter().find_map(|attribute| match attribute {
+        RuleAttribute::Iifname(name) => Some(name.as_str()),
+        _ => None,
+    })
 }

@@ -15,7 +15,7 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, IpVersion};
 use tokio::task::JoinHandle;
 
-use super::{RouteError, TableNumbers};
+use super::RouteError;
 
 /// A conversation with the kernel about the network namespace of the thread that began it.
 #[derive(Debug)]
@@ -124,11 +124,6 @@ impl Netlink {
             }
         }
         Ok(rules)
-    }
-
-    /// The tables that some rule looks up.
-    pub(super) async fn tables_of_rules(&self) -> Result<TableNumbers, RouteError> {
-        Ok(self.rules().await?.iter().map(table_of_rule).collect())
     }
 
     /// All routes of both families.

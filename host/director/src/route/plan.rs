@@ -138,32 +138,52 @@ pub(super) fn steps(needs: &RouteNeeds, around: &Surroundings, tables: Tables) -
 /// One rule for the replies of each server, and one for the ICMP of each link that has servers:
 /// errors about translated packets come from any router behind it, and echo replies have no port.
 fn reply_rules(servers: &[(Protocol, SocketAddr, String)], table: u32) -> Vec<Rule> {
-    let mut rules: Vec<Rule> = Vec::new();
-    for (protocol, server, link) in servers {
-        let is_ipv6 = server.is_ipv6();
-        let rule = |protocol: Protocol, name| Rule {
-            priority: REPLY_PRIORITY,
-            is_ipv6,
-            source: None,
-            input: link.clone(),
-            protocol: Some((protocol.number(is_ipv6), name)),
-            source_port: None,
-            table,
-        };
-        let icmp = rule(Protocol::Icmp, if is_ipv6 { "ipv6-icmp" } else { "icmp" });
-        let replies = (*protocol != Protocol::Icmp).then(|| Rule {
-            source: Some(server.ip()),
-            source_port: Some(server.port()),
-            ..rule(*protocol, protocol.name())
+    let mut rules: Vec<Rule> = rules_for_servers(servers, table).map(|(_, rule)| rule).collect();
+    for (_, server, link) in servers {
+        let name = if server.is_ipv6() { "ipv6-icmp" } else { "icmp" };
+        rules.push(Rule {
+            protocol: Some((Protocol::Icmp.number(server.is_ipv6()), name)),
+            ..rule_for_link(server, link, table)
         });
-        for rule in replies.into_iter().chain([icmp]) {
-            // Services share servers, and servers share links.
-            if !rules.contains(&rule) {
-                rules.push(rule);
-            }
+    }
+    // Services share servers, and servers share links.
+    let mut unique: Vec<Rule> = Vec::with_capacity(rules.len());
+    for rule in rules {
+        if !unique.contains(&rule) {
+            unique.push(rule);
         }
     }
-    rules
+    unique
+}
+
+/// The rule for the replies of each server that has a port.
+pub(super) fn rules_for_servers(
+    servers: &[(Protocol, SocketAddr, String)],
+    table: u32,
+) -> impl Iterator<Item = (SocketAddr, Rule)> {
+    servers.iter().filter(|(protocol, ..)| *protocol != Protocol::Icmp).map(
+        move |(protocol, server, link)| {
+            let rule = Rule {
+                source: Some(server.ip()),
+                protocol: Some((protocol.number(server.is_ipv6()), protocol.name())),
+                source_port: Some(server.port()),
+                ..rule_for_link(server, link, table)
+            };
+            (*server, rule)
+        },
+    )
+}
+
+fn rule_for_link(server: &SocketAddr, link: &str, table: u32) -> Rule {
+    Rule {
+        priority: REPLY_PRIORITY,
+        is_ipv6: server.is_ipv6(),
+        source: None,
+        input: link.to_owned(),
+        protocol: None,
+        source_port: None,
+        table,
+    }
 }
 
 fn settings(device: &str, around: &Surroundings, families: &[bool]) -> Vec<Setting> {
@@ -247,10 +267,10 @@ ip route add default dev wvs0 table 11900 proto 119
 ip rule add pref 900 iif wvs0 lookup 11901 protocol 119
 ip route add blackhole 10.30.0.1/32 table 11901 proto 119
 ip rule add pref 1000 from 10.20.1.2 iif eth1 ipproto tcp sport 8080 lookup 11900 protocol 119
-ip rule add pref 1000 iif eth1 ipproto icmp lookup 11900 protocol 119
 ip rule add pref 1000 from 10.20.2.2 iif eth2 ipproto tcp sport 8080 lookup 11900 protocol 119
-ip rule add pref 1000 iif eth2 ipproto icmp lookup 11900 protocol 119
 ip rule add pref 1000 from 10.20.2.2 iif eth2 ipproto udp sport 53 lookup 11900 protocol 119
+ip rule add pref 1000 iif eth1 ipproto icmp lookup 11900 protocol 119
+ip rule add pref 1000 iif eth2 ipproto icmp lookup 11900 protocol 119
 sysctl -w net.ipv4.ip_early_demux=0
 sysctl -w net.ipv4.conf.all.rp_filter=0
 sysctl -w net.ipv4.conf.wvs0.rp_filter=0

@@ -184,19 +184,31 @@ impl Rule {
         command + &format!(" lookup {} protocol {PROTOCOL}", self.table)
     }
 
+    /// Whether `other` selects the same packets.
+    pub(super) fn selects_as(&self, other: &RuleMessage) -> bool {
+        other.header.family == family(self.is_ipv6)
+            && self.selectors().iter().all(|selector| other.attributes.contains(selector))
+    }
+
     pub(super) fn message(&self) -> RuleMessage {
         let mut message = RuleMessage::default();
         message.header.family = family(self.is_ipv6);
         message.header.action = RuleAction::ToTable;
-        let attributes = &mut message.attributes;
-        attributes.push(RuleAttribute::Priority(self.priority));
-        attributes.push(RuleAttribute::Table(self.table));
-        attributes.push(RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)));
-        attributes.push(RuleAttribute::Iifname(self.input.clone()));
-        if let Some(source) = self.source {
+        if self.source.is_some() {
             message.header.src_len = full_length(self.is_ipv6);
-            attributes.push(RuleAttribute::Source(source));
         }
+        message.attributes = self.selectors();
+        message.attributes.extend([
+            RuleAttribute::Priority(self.priority),
+            RuleAttribute::Table(self.table),
+            RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)),
+        ]);
+        message
+    }
+
+    fn selectors(&self) -> Vec<RuleAttribute> {
+        let mut attributes = vec![RuleAttribute::Iifname(self.input.clone())];
+        attributes.extend(self.source.map(RuleAttribute::Source));
         if let Some((number, _)) = self.protocol {
             attributes.push(RuleAttribute::IpProtocol(IpProtocol::from(i32::from(number))));
         }
@@ -204,6 +216,6 @@ impl Rule {
             let range = RulePortRange { start: port, end: port };
             attributes.push(RuleAttribute::SourcePortRange(range));
         }
-        message
+        attributes
     }
 }

@@ -1,0 +1,103 @@
+//! The whole director in a network of its own: real kernel, real programs, real wasm.
+//!
+//! Each test builds its network of namespaces, runs the program `wvs` in it and takes everything
+//! down again. It needs root, or a kernel that lets users make user namespaces, and the programs
+//! `curl`, `ip` and `ping`; without them the tests are skipped, or fail when `WVS_FORBID_SKIP=1`.
+
+/// Lists tests by their names: `both` runs over IPv4 and over IPv6, `once` once.
+macro_rules! trials {
+    ($($how:ident $test:ident,)+) => {
+        /// The tests of this module.
+        pub(crate) fn trials() -> Vec<libtest_mimic::Trial> {
+            let trials: Vec<Vec<libtest_mimic::Trial>> = vec![$(trials!(@$how $test)),+];
+            trials.into_iter().flatten().collect()
+        }
+    };
+    (@both $test:ident) => {
+        $crate::trials_of_both_families(concat!(module_path!(), "::", stringify!($test)), $test)
+    };
+    (@once $test:ident) => {
+        vec![$crate::trial(concat!(module_path!(), "::", stringify!($test)), $test)]
+    };
+}
+
+mod capture;
+mod connections;
+mod director;
+mod host_state;
+mod plugins;
+mod refusals;
+mod restart;
+mod routing;
+mod schedulers;
+mod server;
+mod stage;
+
+use std::process::{Command, ExitCode, Stdio};
+
+use libtest_mimic::{Arguments, Trial};
+use wvs::lab::{self, Lab};
+
+/// Programs that the tests run.
+const PROGRAMS: [&str; 6] = ["curl", "ip", "ping", "setpriv", "sha256sum", "sysctl"];
+
+fn main() -> ExitCode {
+    // Before there is a second thread.
+    let isolated = lab::isolate();
+    let arguments = Arguments::from_args();
+    let missing = isolated
+        .and_then(|()| Lab::build(1).map(drop))
+        .map_err(|error| error.to_string())
+        .and_then(|()| find_programs());
+    if let Err(reason) = &missing {
+        if std::env::var("WVS_FORBID_SKIP").is_ok_and(|value| value == "1") {
+            panic!("tests in network namespaces would be skipped: {reason}");
+        }
+        eprintln!("skipping the tests in network namespaces: {reason}");
+    }
+    let trials = [
+        connections::trials(),
+        schedulers::trials(),
+        plugins::trials(),
+        routing::trials(),
+        restart::trials(),
+        refusals::trials(),
+    ];
+    let trials =
+        trials.into_iter().flatten().map(|trial| trial.with_ignored_flag(missing.is_err()));
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+fn find_programs() -> Result<(), String> {
+    let is_missing = |program: &&&str| {
+        let run = Command::new(program)
+            .arg("--version")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        run.is_err()
+    };
+    let missing: Vec<_> = PROGRAMS.iter().filter(is_missing).copied().collect();
+    if missing.is_empty() { Ok(()) } else { Err(format!("not installed: {}", missing.join(", "))) }
+}
+
+/// A test that runs once.
+fn trial(name: &'static str, test: fn()) -> Trial {
+    Trial::test(name, move || {
+        test();
+        Ok(())
+    })
+}
+
+/// A test that runs once over IPv4 and once over IPv6.
+fn trials_of_both_families(name: &'static str, test: fn(bool)) -> Vec<Trial> {
+    let families = [(false, "ipv4"), (true, "ipv6")];
+    let trial = |(is_ipv6, family)| {
+        Trial::test(format!("{name}::{family}"), move || {
+            test(is_ipv6);
+            Ok(())
+        })
+    };
+    families.into_iter().map(trial).collect()
+}

@@ -1,0 +1,172 @@
+//! What a director changes on its host, and that it changes it back.
+
+use std::net::IpAddr;
+
+use crate::director::DirectorProcess;
+use crate::host_state::{assert_same, assert_unchanged, files, host_state};
+use crate::server::web_servers;
+use crate::stage::{PORT, SERVER_PORT, Stage, run_well};
+
+/// A second port of the real servers.
+const OTHER_PORT: u16 = 8081;
+
+trials! {
+    once stopped_director_leaves_nothing_behind,
+    once settings_that_somebody_changed_meanwhile_stay,
+    once printed_commands_route_as_managed_routing_does,
+    once two_directors_share_a_host,
+    once second_director_of_the_same_server_is_refused,
+    once deleted_device_ends_the_director_and_its_routes,
+    once host_learns_routes_from_advertisements_as_before,
+}
+
+fn both_families(stage: &Stage) -> String {
+    stage.service(false, "rr") + &stage.service(true, "rr")
+}
+
+fn stopped_director_leaves_nothing_behind() {
+    let stage = Stage::new(2);
+    let before = host_state(&stage.lab.director);
+    let director = stage.direct(&both_families(&stage));
+    assert_ne!(host_state(&stage.lab.director), before);
+
+    director.stop();
+
+    assert_unchanged(&stage.lab.director, &before);
+    assert_eq!(files(stage.folder()), ["routing.lock", "wvs.yaml"]);
+}
+
+fn settings_that_somebody_changed_meanwhile_stay() {
+    let stage = Stage::new(1);
+    let host = &stage.lab.director;
+    let setting = "net/ipv4/conf/all/send_redirects";
+    let (read, write) = (
+        || host.run(|| wvs::sysctl::read(setting).unwrap()),
+        |value| host.run(|| wvs::sysctl::write(setting, value).unwrap()),
+    );
+    write("1");
+    let director = stage.direct(&stage.service(false, "rr"));
+    assert_eq!(read(), "0");
+    write("2");
+    director.stop();
+    assert_eq!(read(), "2");
+}
+
+fn printed_commands_route_as_managed_routing_does() {
+    let stage = Stage::new(2);
+    let _servers =
+        [web_servers(&stage, false, SERVER_PORT), web_servers(&stage, true, SERVER_PORT)];
+    let managed = stage.direct(&both_families(&stage));
+    let expected = host_state(&stage.lab.director);
+    managed.stop();
+    let before = host_state(&stage.lab.director);
+
+    let config = stage.configure("routing: print", &both_families(&stage));
+    let mut director = DirectorProcess::start(&stage.lab.director, &config);
+    let commands = director.output();
+    let (set_up, take_back) = commands.split_once("\n# Take it back").expect("both parts");
+    run_well(&stage.lab.director, "sh", &["-ec", set_up]);
+
+    assert_same(
+        &without_link_index(&expected),
+        &without_link_index(&host_state(&stage.lab.director)),
+    );
+    for is_ipv6 in [false, true] {
+        assert_eq!(stage.who_answers(1, is_ipv6), "server1");
+    }
+
+    run_well(&stage.lab.director, "sh", &["-ec", &format!("#{take_back}")]);
+    director.stop();
+    assert_same(&without_settings(&before), &without_settings(&host_state(&stage.lab.director)));
+}
+
+/// Settings are the reader's to put back, and with them what forwarding makes the kernel add.
+fn without_settings(state: &str) -> String {
+    let is_setting = |line: &&str| line.contains('=') || line.starts_with("anycast");
+    state.lines().filter(|line| !is_setting(line)).map(line).collect()
+}
+
+fn line(line: &str) -> String {
+    format!("{line}\n")
+}
+
+/// A device made a second time has another number, and link-local routes nothing to tell.
+fn without_link_index(state: &str) -> String {
+    state
+        .lines()
+        .filter(|line| !line.contains("fe80") && !line.contains("ff00"))
+        .map(line)
+        .collect()
+}
+
+fn two_directors_share_a_host() {
+    let stage = Stage::new(1);
+    let _servers =
+        [web_servers(&stage, false, SERVER_PORT), web_servers(&stage, false, OTHER_PORT)];
+    let before = host_state(&stage.lab.director);
+    let first = stage.direct(&stage.service(false, "rr"));
+    let other_vip: IpAddr = "10.30.0.2".parse().unwrap();
+    let config = stage.configure_as(
+        "other",
+        "device: { name: other0 }",
+        &stage.service_of(other_vip, PORT, "tcp", "rr", OTHER_PORT),
+    );
+    let second = DirectorProcess::start(&stage.lab.director, &config);
+    let ask_other = || {
+        let url = format!("http://{other_vip}/name");
+        run_well(&stage.lab.client, "curl", &["-sS", "--max-time", "20", &url])
+    };
+    assert_eq!(stage.who_answers(1, false), "server1");
+    assert_eq!(ask_other(), "server1");
+
+    // What the first one changed serves the second one too, and is put back by it.
+    first.stop();
+    assert_eq!(ask_other(), "server1");
+    second.stop();
+    assert_unchanged(&stage.lab.director, &before);
+}
+
+fn second_director_of_the_same_server_is_refused() {
+    let stage = Stage::new(1);
+    let first = stage.direct(&stage.service(false, "rr"));
+    let before = host_state(&stage.lab.director);
+    let other_vip: IpAddr = "10.30.0.2".parse().unwrap();
+    let config = stage.configure_as(
+        "other",
+        "device: { name: other0 }",
+        &stage.service_of(other_vip, PORT, "tcp", "rr", SERVER_PORT),
+    );
+
+    let ended = DirectorProcess::try_start(&stage.lab.director, &config);
+
+    assert_eq!(ended.code, Some(1), "{}", ended.log);
+    let sentence = "replies of the real server 10.20.1.2:8080 go to another director";
+    assert!(ended.log.contains(sentence), "{}", ended.log);
+    assert_unchanged(&stage.lab.director, &before);
+    first.stop();
+}
+
+fn deleted_device_ends_the_director_and_its_routes() {
+    let stage = Stage::new(1);
+    let before = host_state(&stage.lab.director);
+    let director = stage.direct(&both_families(&stage));
+
+    run_well(&stage.lab.director, "ip", &["link", "delete", "wvs0"]);
+    let ended = director.wait();
+
+    assert_eq!(ended.code, Some(1), "{}", ended.log);
+    assert!(ended.log.contains("the network device wvs0 is gone"), "{}", ended.log);
+    assert_unchanged(&stage.lab.director, &before);
+}
+
+fn host_learns_routes_from_advertisements_as_before() {
+    let stage = Stage::new(1);
+    let host = &stage.lab.director;
+    let accept = || host.run(|| wvs::sysctl::read("net/ipv6/conf/clients/accept_ra").unwrap());
+    assert_eq!(accept(), "1");
+    let director = stage.direct(&stage.service(true, "rr"));
+    // 2: although it forwards.
+    assert_eq!(accept(), "2");
+    director.stop();
+    assert_eq!(accept(), "1");
+}
