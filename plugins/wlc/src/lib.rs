@@ -13,8 +13,6 @@
 //! **When.** The choice when nothing speaks for another one, and the default of LVS: it follows
 //! connections that live long and servers that are slow.
 
-use std::hint::cold_path;
-
 use wvs_sdk::{Pick, Request, Scheduler, Server, caps};
 
 /// The scheduler `wlc`. Takes no configuration.
@@ -41,9 +39,6 @@ impl Scheduler for WeightedLeastConnections {
         for (index, server) in servers.iter().enumerate() {
             let (load, weight) = (load(server), u64::from(server.weight));
             if load * least_weight < least_load * weight {
-                // A new least is rare. Said so, it becomes a branch that is predicted and not a
-                // selection that each comparison waits for: half the time of a pass.
-                cold_path();
                 best = Pick::Server(index);
                 (least_load, least_weight) = (load, weight);
             }
