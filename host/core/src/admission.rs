@@ -10,12 +10,13 @@ use wvs_abi::{Request, encode_address};
 use crate::answer::{Answer, is_unicast};
 use crate::connection::Connection;
 use crate::connection::state::State;
-use crate::connection::table::Refusal;
+use crate::connection::table::{Refusal, Tabled};
 use crate::connection::tuple::Tuple;
 use crate::director::{ClosedPort, Decision, Director};
 use crate::packet::address::Address;
 use crate::packet::{Transport, tcp};
-use crate::service::{OnNoServer, OnStray, Protocol, Service, ServiceAddress};
+use crate::protocol::Protocol;
+use crate::service::{OnNoServer, OnStray, Service, ServiceAddress};
 use crate::time::Moment;
 use crate::verdict::DropReason;
 
@@ -28,7 +29,7 @@ pub(crate) enum Opened<A: Address> {
 impl Director {
     /// Opens a connection for a packet that belongs to none, if it may open one; otherwise says what
     /// becomes of it.
-    pub(crate) fn open<A: Address>(
+    pub(crate) fn open<A: Tabled>(
         &self,
         tuple: &Tuple<A>,
         transport: &Transport<'_>,
@@ -90,7 +91,7 @@ impl Director {
     }
 
     /// Whether the connection that has `tuple` may make way for another one.
-    fn is_over<A: Address>(&self, tuple: &Tuple<A>) -> bool {
+    fn is_over<A: Tabled>(&self, tuple: &Tuple<A>) -> bool {
         let is_over =
             |connection: &Connection<A>| connection.state().is_none_or(State::is_reusable);
         A::table(&self.connections).look(tuple, is_over) == Some(true)

@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use crate::packet::address::Address;
 use crate::packet::checksum::Difference;
+use crate::protocol::Protocol;
 use crate::real_server::RealServer;
-use crate::service::{Protocol, Service};
+use crate::service::Service;
 use crate::time::Moment;
 use state::State;
 use tuple::{Direction, Tuple};

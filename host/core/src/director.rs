@@ -6,7 +6,7 @@ use crate::admission::Opened;
 use crate::answer::{Answer, AnswerFamily, RateLimit};
 use crate::connection::Connection;
 use crate::connection::state::State;
-use crate::connection::table::{TableCounters, Tables};
+use crate::connection::table::{TableCounters, Tabled, Tables};
 use crate::connection::tcp_state;
 use crate::connection::tuple::{Direction, Tuple};
 use crate::packet::address::{Address, IpHeader};
@@ -104,7 +104,11 @@ impl Director {
     }
 
     #[inline]
-    fn process_family<A: AnswerFamily>(&self, packet: &mut Packet<'_>, now: Moment) -> Verdict {
+    fn process_family<A: AnswerFamily + Tabled>(
+        &self,
+        packet: &mut Packet<'_>,
+        now: Moment,
+    ) -> Verdict {
         match self.decide::<A>(packet.octets_mut(), now) {
             Ok(Decision::Forward) => Verdict::Forward,
             Ok(Decision::Pass) => Verdict::Pass,
@@ -122,7 +126,7 @@ impl Director {
     /// The packet's way: parse, connection look-up, and on a hit TCP state and rewrite. On a miss a
     /// scheduler may be asked for a new connection, with which the packet then goes the same way.
     #[inline]
-    fn decide<A: Address>(&self, octets: &mut [u8], now: Moment) -> Result<Decision, DropReason> {
+    fn decide<A: Tabled>(&self, octets: &mut [u8], now: Moment) -> Result<Decision, DropReason> {
         let Ip { header, protocol, payload, length } = A::parse(octets)?;
         let transport = match Transport::parse::<A>(protocol, payload)? {
             Transport::IcmpError(message) => return self.forward_error::<A>(header, message),
@@ -149,7 +153,7 @@ impl Director {
 
     /// An ICMP error about a packet that was translated goes to whoever sent that packet. It opens
     /// no connection and keeps none alive.
-    fn forward_error<A: Address>(
+    fn forward_error<A: Tabled>(
         &self,
         mut header: A::Header<'_>,
         message: &mut [u8],

@@ -30,6 +30,7 @@ mod answer;
 pub mod connection;
 pub mod director;
 pub mod packet;
+mod protocol;
 pub mod random;
 pub mod real_server;
 mod rewrite;

@@ -16,7 +16,7 @@ use icmp::EchoHeader;
 use tcp::TcpHeader;
 use udp::UdpHeader;
 
-use crate::service::Protocol;
+use crate::protocol::Protocol;
 use crate::verdict::DropReason;
 
 /// An IP packet at the start of a buffer that has room for the director's own answers.

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use wvs_abi::{Server, ServerInfo, encode_address, server_flags, server_key};
 
-use crate::service::Protocol;
+use crate::protocol::Protocol;
 use crate::stats::Traffic;
 
 /// The largest weight, as ipvsadm and keepalived document it.

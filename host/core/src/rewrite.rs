@@ -7,7 +7,7 @@ use crate::connection::{Connection, Translation};
 use crate::packet::address::{Address, IpHeader};
 use crate::packet::checksum::Difference;
 use crate::packet::{Icmp, Ip, Transport, icmp};
-use crate::service::Protocol;
+use crate::protocol::Protocol;
 use crate::verdict::DropReason;
 
 /// Rewrites a packet of `connection`: a client's to go to the real server, a server's to come from

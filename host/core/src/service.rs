@@ -8,50 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wvs_abi::Request;
 
 use crate::connection::state::Timeouts;
+pub use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::real_server::RealServer;
 use crate::scheduler::{Pick, Scheduler, weighted_least_connections};
 use crate::stats::Counter;
-
-/// What a virtual service carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// ICMP or ICMPv6 echo requests and their replies; the identifier stands in for a port.
-    Icmp,
-}
-
-impl Protocol {
-    /// The IP protocol number; only ICMP's depends on the family.
-    #[must_use]
-    pub const fn number(self, is_ipv6: bool) -> u8 {
-        match (self, is_ipv6) {
-            (Self::Tcp, _) => 6,
-            (Self::Udp, _) => 17,
-            (Self::Icmp, false) => 1,
-            (Self::Icmp, true) => 58,
-        }
-    }
-
-    /// `tcp`, `udp` or `icmp`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Icmp => "icmp",
-        }
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// What a virtual service is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

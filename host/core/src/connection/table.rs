@@ -38,6 +38,26 @@ pub struct TableCounters {
     pub replaced: Counter,
 }
 
+/// An address family with a table of its own.
+pub(crate) trait Tabled: Address {
+    /// The family's connections.
+    fn table(tables: &Tables) -> &Table<Self>;
+}
+
+impl Tabled for Ipv4Addr {
+    #[inline]
+    fn table(tables: &Tables) -> &Table<Self> {
+        &tables.v4
+    }
+}
+
+impl Tabled for Ipv6Addr {
+    #[inline]
+    fn table(tables: &Tables) -> &Table<Self> {
+        &tables.v6
+    }
+}
+
 /// The connections of one family. No method hands out a lock: what is found is shared.
 #[derive(Debug)]
 pub struct Table<A: Address> {
@@ -99,7 +119,7 @@ impl Tables {
 
     /// Puts a connection in place. The answer is the connection that has the tuple from now on:
     /// this one, or the one that another thread opened for it a moment earlier.
-    pub(crate) fn insert<A: Address>(
+    pub(crate) fn insert<A: Tabled>(
         &self,
         connection: Connection<A>,
     ) -> Result<Arc<Connection<A>>, Refusal> {
@@ -126,7 +146,7 @@ impl Tables {
     }
 
     /// Takes a connection out so that its tuples are free. True for exactly one caller.
-    fn remove<A: Address>(&self, connection: &Connection<A>) -> bool {
+    fn remove<A: Tabled>(&self, connection: &Connection<A>) -> bool {
         let is_first = connection.close();
         if is_first {
             A::table(self).unindex(connection);
@@ -136,7 +156,7 @@ impl Tables {
     }
 
     /// Takes out the connection that has `tuple`, to make way for a new one.
-    pub(crate) fn replace<A: Address>(&self, tuple: &Tuple<A>) {
+    pub(crate) fn replace<A: Tabled>(&self, tuple: &Tuple<A>) {
         if let Some(connection) = A::table(self).find(tuple)
             && self.remove(&connection)
         {
@@ -152,7 +172,7 @@ impl Tables {
         expired
     }
 
-    fn sweep_family<A: Address>(&self, now: Moment) -> usize {
+    fn sweep_family<A: Tabled>(&self, now: Moment) -> usize {
         A::table(self).roll.sweep(now, |connection| self.remove(connection))
     }
 }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::service::Protocol;
+use crate::protocol::Protocol;
 
 /// Source, destination and protocol of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

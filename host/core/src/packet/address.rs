@@ -2,16 +2,14 @@
 
 use core::fmt;
 use core::hash::Hash;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::IpAddr;
 
 use super::checksum::{Difference, Sum};
-use super::ipv4::{self, Ipv4Header};
-use super::ipv6::{self, Ipv6Header};
-use super::{Icmp, Ip, icmp};
-use crate::connection::table::{Table, Tables};
+use super::{Icmp, Ip};
 use crate::verdict::DropReason;
 
-/// An IP address of one family; [`Ipv4Addr`] and [`Ipv6Addr`], and no others.
+/// An IP address of one family: [`Ipv4Addr`](core::net::Ipv4Addr) or
+/// [`Ipv6Addr`](core::net::Ipv6Addr).
 pub trait Address:
     Copy + Eq + Hash + Into<IpAddr> + fmt::Debug + fmt::Display + Send + Sync + Sized + 'static
 {
@@ -27,7 +25,8 @@ pub trait Address:
     /// Splits a packet into header and payload.
     ///
     /// # Errors
-    /// The family's own drop reasons; see [`ipv4::parse`] and [`ipv6::parse`].
+    /// The family's own drop reasons; see [`ipv4::parse`](super::ipv4::parse) and
+    /// [`ipv6::parse`](super::ipv6::parse).
     fn parse(octets: &mut [u8]) -> Result<Ip<'_, Self>, DropReason>;
 
     /// As [`parse`](Self::parse) for the beginning of a packet as an ICMP error quotes it: lengths
@@ -46,9 +45,6 @@ pub trait Address:
 
     /// The address of this family, `None` for one of the other.
     fn from_ip(address: IpAddr) -> Option<Self>;
-
-    /// The connection table of this family.
-    fn table(tables: &Tables) -> &Table<Self>;
 }
 
 /// The part of an IP header that a director reads and writes.
@@ -70,78 +66,4 @@ pub trait IpHeader {
 
     /// Replaces the destination address. `difference` is what that changes in a sum over the header.
     fn set_destination(&mut self, address: Self::Address, difference: Difference);
-}
-
-impl Address for Ipv4Addr {
-    type Header<'a> = Ipv4Header<'a>;
-
-    const IS_IPV6: bool = false;
-    const ICMP: u8 = 1;
-
-    #[inline]
-    fn parse(octets: &mut [u8]) -> Result<Ip<'_, Self>, DropReason> {
-        ipv4::parse(octets)
-    }
-
-    fn parse_quote(octets: &mut [u8]) -> Result<Ip<'_, Self>, DropReason> {
-        ipv4::parse_quote(octets)
-    }
-
-    fn icmp(kind: u8, code: u8) -> Icmp {
-        icmp::classify_v4(kind, code)
-    }
-
-    #[inline]
-    fn sum(self) -> Sum {
-        Sum::default().number(u32::from_be_bytes(self.octets()))
-    }
-
-    fn from_ip(address: IpAddr) -> Option<Self> {
-        match address {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        }
-    }
-
-    #[inline]
-    fn table(tables: &Tables) -> &Table<Self> {
-        tables.v4()
-    }
-}
-
-impl Address for Ipv6Addr {
-    type Header<'a> = Ipv6Header<'a>;
-
-    const IS_IPV6: bool = true;
-    const ICMP: u8 = 58;
-
-    #[inline]
-    fn parse(octets: &mut [u8]) -> Result<Ip<'_, Self>, DropReason> {
-        ipv6::parse(octets)
-    }
-
-    fn parse_quote(octets: &mut [u8]) -> Result<Ip<'_, Self>, DropReason> {
-        ipv6::parse_quote(octets)
-    }
-
-    fn icmp(kind: u8, code: u8) -> Icmp {
-        icmp::classify_v6(kind, code)
-    }
-
-    #[inline]
-    fn sum(self) -> Sum {
-        self.segments().into_iter().fold(Sum::default(), Sum::word)
-    }
-
-    fn from_ip(address: IpAddr) -> Option<Self> {
-        match address {
-            IpAddr::V4(_) => None,
-            IpAddr::V6(address) => Some(address),
-        }
-    }
-
-    #[inline]
-    fn table(tables: &Tables) -> &Table<Self> {
-        tables.v6()
-    }
 }

@@ -7,8 +7,6 @@
 //! the complement of a sum as it stands in a header, which is a plain `u16` that only the
 //! functions here touch.
 
-use super::address::Address;
-
 /// A running one's complement sum of 16-bit words in network order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum(u64);
@@ -42,17 +40,18 @@ impl Sum {
     }
 
     /// Adds the pseudo-header of a TCP segment, UDP datagram or ICMPv6 message of `length` octets
-    /// (RFC 9293 section 3.1, RFC 8200 section 8.1; both families' have the same sum).
+    /// between two addresses with these sums (RFC 9293 section 3.1, RFC 8200 section 8.1; both
+    /// families' have the same sum).
     #[must_use]
-    pub fn pseudo_header<A: Address>(
+    pub fn pseudo_header(
         self,
-        source: A,
-        destination: A,
+        source: Self,
+        destination: Self,
         protocol: u8,
         length: usize,
     ) -> Self {
-        self.word(source.sum().fold())
-            .word(destination.sum().fold())
+        self.word(source.fold())
+            .word(destination.fold())
             .number(u32::try_from(length).unwrap_or(u32::MAX))
             .word(u16::from(protocol))
     }

@@ -77,7 +77,11 @@ impl EchoHeader<'_> {
 #[must_use]
 pub fn sum<A: Address>(source: A, destination: A, message: &[u8]) -> Sum {
     let sum = Sum::default().octets(message);
-    if A::IS_IPV6 { sum.pseudo_header(source, destination, A::ICMP, message.len()) } else { sum }
+    if A::IS_IPV6 {
+        sum.pseudo_header(source.sum(), destination.sum(), A::ICMP, message.len())
+    } else {
+        sum
+    }
 }
 
 /// Computes and stores the checksum of a whole message. Nothing happens to one of less than four

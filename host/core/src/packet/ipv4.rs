@@ -2,11 +2,11 @@
 //!
 //! Read first: RFC 791 section 3.1; RFC 1812 section 5.2.2 (what a router checks).
 
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr};
 
-use super::Ip;
-use super::address::IpHeader;
-use super::checksum::Difference;
+use super::address::{Address, IpHeader};
+use super::checksum::{Difference, Sum};
+use super::{Icmp, Ip, icmp};
 use crate::verdict::DropReason;
 
 /// The 20 octets that every IPv4 header has. Made by [`parse`], so no access can fail.
@@ -113,5 +113,37 @@ impl IpHeader for Ipv4Header<'_> {
     fn set_destination(&mut self, address: Ipv4Addr, difference: Difference) {
         [self.0[16], self.0[17], self.0[18], self.0[19]] = address.octets();
         self.update_checksum(difference);
+    }
+}
+
+impl Address for Ipv4Addr {
+    type Header<'a> = Ipv4Header<'a>;
+
+    const IS_IPV6: bool = false;
+    const ICMP: u8 = 1;
+
+    #[inline]
+    fn parse(octets: &mut [u8]) -> Result<Ip<'_, Self>, DropReason> {
+        parse(octets)
+    }
+
+    fn parse_quote(octets: &mut [u8]) -> Result<Ip<'_, Self>, DropReason> {
+        parse_quote(octets)
+    }
+
+    fn icmp(kind: u8, code: u8) -> Icmp {
+        icmp::classify_v4(kind, code)
+    }
+
+    #[inline]
+    fn sum(self) -> Sum {
+        Sum::default().number(u32::from_be_bytes(self.octets()))
+    }
+
+    fn from_ip(address: IpAddr) -> Option<Self> {
+        match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        }
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! Read first: RFC 8200 sections 3 and 4; RFC 6946 (atomic fragments).
 
-use core::net::Ipv6Addr;
+use core::net::{IpAddr, Ipv6Addr};
 
-use super::Ip;
-use super::address::IpHeader;
-use super::checksum::Difference;
+use super::address::{Address, IpHeader};
+use super::checksum::{Difference, Sum};
+use super::{Icmp, Ip, icmp};
 use crate::verdict::DropReason;
 
 /// The 40 octets of every IPv6 header. Made by [`parse`], so no access can fail.
@@ -131,6 +131,38 @@ impl IpHeader for Ipv6Header<'_> {
     fn set_destination(&mut self, address: Ipv6Addr, _: Difference) {
         if let Some(destination) = self.0.last_chunk_mut::<16>() {
             *destination = address.octets();
+        }
+    }
+}
+
+impl Address for Ipv6Addr {
+    type Header<'a> = Ipv6Header<'a>;
+
+    const IS_IPV6: bool = true;
+    const ICMP: u8 = 58;
+
+    #[inline]
+    fn parse(octets: &mut [u8]) -> Result<Ip<'_, Self>, DropReason> {
+        parse(octets)
+    }
+
+    fn parse_quote(octets: &mut [u8]) -> Result<Ip<'_, Self>, DropReason> {
+        parse_quote(octets)
+    }
+
+    fn icmp(kind: u8, code: u8) -> Icmp {
+        icmp::classify_v6(kind, code)
+    }
+
+    #[inline]
+    fn sum(self) -> Sum {
+        self.segments().into_iter().fold(Sum::default(), Sum::word)
+    }
+
+    fn from_ip(address: IpAddr) -> Option<Self> {
+        match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some(address),
         }
     }
 }

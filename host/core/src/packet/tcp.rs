@@ -41,7 +41,7 @@ pub fn parse(segment: &mut [u8]) -> Result<TcpHeader<'_>, DropReason> {
 /// its complement is the checksum.
 #[must_use]
 pub fn sum<A: Address>(source: A, destination: A, segment: &[u8]) -> Sum {
-    Sum::default().octets(segment).pseudo_header(source, destination, 6, segment.len())
+    Sum::default().octets(segment).pseudo_header(source.sum(), destination.sum(), 6, segment.len())
 }
 
 impl TcpHeader<'_> {
