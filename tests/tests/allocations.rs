@@ -3,10 +3,15 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Arc;
 
+use wvs_abi::Request;
 use wvs_core::packet::Packet;
+use wvs_core::real_server::RealServer;
+use wvs_core::scheduler::{Pick, Scheduler};
 use wvs_core::service::Protocol;
 use wvs_core::verdict::{DropReason, Verdict};
+use wvs_plugin::{Host, Limits, Source, builtin};
 use wvs_tests::packet::{ACK, FIN, SYN, at, echo, icmp_error, tcp, udp};
 use wvs_tests::world::{ServiceSpec, World};
 
@@ -118,4 +123,25 @@ fn a_new_connection_allocates_itself_and_at_times_room_in_the_table() {
     // now and then.
     assert!(allocations.iter().all(|count| (1..=4).contains(count)), "{allocations:?}");
     assert!(allocations.contains(&1));
+}
+
+#[test]
+fn decisions_of_plugins_allocate_nothing() {
+    let host = Host::new().unwrap();
+    let servers: Vec<_> = (1..=16)
+        .map(|id| {
+            let address = at(&format!("10.0.0.{id}:80"));
+            Arc::new(RealServer::new(id, Protocol::Tcp, address, 1))
+        })
+        .collect();
+    for name in builtin::NAMES {
+        let module = host.load(Source::BuiltIn(name), Limits::default()).unwrap();
+        let mut scheduler = module.scheduler(None, &servers).unwrap();
+        let before = ALLOCATIONS.get();
+        for client_port in 1..100 {
+            let request = Request { family: 4, client_port, ..Request::default() };
+            assert!(matches!(scheduler.schedule(&request, &servers), Pick::Server(_)));
+        }
+        assert_eq!(ALLOCATIONS.get() - before, 0, "{name}");
+    }
 }

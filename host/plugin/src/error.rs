@@ -135,6 +135,9 @@ pub enum InstanceError {
     /// starts larger than allowed.
     #[error("no instance could be made: {0}")]
     Instantiation(String),
+    /// The engine panicked while making an instance. Only this instance is affected.
+    #[error("the engine failed while making an instance")]
+    EngineFailed,
     /// Starting it failed: the module's start function or `_initialize`.
     #[error("the plugin did not start: {0}")]
     Start(#[source] Fault),

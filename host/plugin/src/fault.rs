@@ -3,7 +3,7 @@
 use thiserror::Error;
 use wasmtime::Trap;
 
-use crate::error::RegionError;
+use crate::error::{InstanceError, RegionError};
 
 /// One failure of a running plugin. It costs the plugin the decision at hand.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -58,7 +58,7 @@ pub enum Fault {
     },
     /// The instance that failed could not be replaced.
     #[error("no new instance: {0}")]
-    Rebuild(String),
+    Rebuild(Box<InstanceError>),
 }
 
 impl Fault {

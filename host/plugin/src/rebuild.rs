@@ -74,13 +74,11 @@ impl Job {
 
 impl Rebuild {
     /// The instance if it is there, or why there will be none; `None` while it is being made.
-    pub(crate) fn poll(&self) -> Option<Result<Instance, String>> {
+    pub(crate) fn poll(&self) -> Option<Result<Instance, InstanceError>> {
         match self.done.try_recv() {
-            Ok(made) => Some(made.map_err(|error| error.to_string())),
+            Ok(made) => Some(made),
             Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => {
-                Some(Err("the thread that makes instances failed".to_owned()))
-            }
+            Err(TryRecvError::Disconnected) => Some(Err(InstanceError::EngineFailed)),
         }
     }
 }

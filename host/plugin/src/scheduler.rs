@@ -90,7 +90,7 @@ impl WasmScheduler {
             Seat::Promised(rebuild, table) => match rebuild.poll() {
                 None => self.seat = Seat::Promised(rebuild, table),
                 Some(Ok(instance)) => self.seat_instance(instance, &table),
-                Some(Err(reason)) => self.fail(&Fault::Rebuild(reason)),
+                Some(Err(error)) => self.fail(&Fault::Rebuild(Box::new(error))),
             },
         }
         matches!(self.seat, Seat::Taken(_))

@@ -3,10 +3,10 @@
 use wvs_abi::{Request, Server, server_flags};
 use wvs_core::random::Random;
 use wvs_core::scheduler::Pick;
-use wvs_plugin::{Instance, Limits, ServerTable, Source};
+use wvs_plugin::{Instance, ServerTable, builtin};
 use wvs_sdk::Scheduler;
 
-use crate::HOST;
+use crate::built_in;
 
 const REQUESTS: usize = 10_000;
 
@@ -122,8 +122,7 @@ impl World {
 }
 
 fn instance(name: &str) -> Instance {
-    let module = HOST.load(Source::BuiltIn(name), Limits::default()).unwrap();
-    Instance::new(&module, None).unwrap()
+    Instance::new(&built_in(name), None).unwrap()
 }
 
 fn ask(instance: &mut Instance, request: &Request, servers: &[Server]) -> Pick {
@@ -191,8 +190,8 @@ fn built_ins_say_what_they_read() {
 
 #[test]
 fn every_built_in_is_found_by_its_name() {
-    for name in wvs_plugin::builtin::NAMES {
-        assert!(wvs_plugin::builtin::find(name).is_some_and(|module| module.starts_with(b"\0asm")));
+    for name in builtin::NAMES {
+        assert!(builtin::find(name).is_some_and(|module| module.starts_with(b"\0asm")));
     }
-    assert_eq!(wvs_plugin::builtin::find("wrr"), None);
+    assert_eq!(builtin::find("wrr"), None);
 }

@@ -7,7 +7,8 @@ use wvs_abi::Request;
 use wvs_core::real_server::RealServer;
 use wvs_core::scheduler::{Pick, Scheduler};
 use wvs_plugin::{
-    CALM_MS, FAULTS_MAX, Fault, Limits, PluginCounters, QUARANTINE_MIN_MS, Source, WasmScheduler,
+    CALM_MS, FAULTS_MAX, Fault, InstanceError, Limits, PluginCounters, QUARANTINE_MIN_MS, Source,
+    WasmScheduler,
 };
 
 use crate::{HOST, load, octets, servers};
@@ -263,7 +264,8 @@ fn instance_that_cannot_be_replaced_is_tried_again_later() {
         assert_eq!(work.pick(GOOD), Pick::Defer);
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert!(matches!(work.last_fault(), Fault::Rebuild(_)));
+    let refused = InstanceError::Servers(Fault::ServersRefused(-1));
+    assert_eq!(work.last_fault(), Fault::Rebuild(Box::new(refused)));
     // With a table that it likes it comes back once the quarantine is over.
     work.servers = servers(&[1, 1]);
     work.scheduler.servers_changed(&work.servers);

@@ -12,10 +12,19 @@ use std::sync::{Arc, LazyLock};
 
 use wvs_core::real_server::RealServer;
 use wvs_core::service::Protocol;
-use wvs_plugin::{Host, Limits, LoadError, Module, Source};
+use wvs_plugin::{Host, Limits, LoadError, Module, Source, builtin};
 
 /// One host for all tests, as a director has one for all services.
 static HOST: LazyLock<Host> = LazyLock::new(|| Host::new().unwrap());
+
+/// A scheduler that comes with the director, compiled once.
+fn built_in(name: &str) -> Module {
+    static MODULES: LazyLock<Vec<Module>> = LazyLock::new(|| {
+        let load = |name: &&str| HOST.load(Source::BuiltIn(name), Limits::default()).unwrap();
+        builtin::NAMES.iter().map(load).collect()
+    });
+    MODULES.iter().find(|module| module.name() == name).unwrap().clone()
+}
 
 /// The module of a `.wat` beside this file.
 fn octets(name: &str) -> Vec<u8> {

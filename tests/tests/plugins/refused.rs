@@ -1,11 +1,12 @@
 //! What is no plugin, and which words its author gets.
 
 use std::fs;
+use std::path::Path;
 
 use wvs_abi::Region;
-use wvs_plugin::{Fault, InstanceError, Limits, LoadError, RegionError, Source};
+use wvs_plugin::{Fault, InstanceError, Limits, LoadError, RegionError, Source, builtin};
 
-use crate::{HOST, load, octets, servers};
+use crate::{HOST, built_in, load, octets, servers};
 
 /// The words of a refusal before anything of the module runs.
 #[track_caller]
@@ -153,7 +154,7 @@ fn function_beyond_its_size_is_refused_before_compiling() {
 
 #[test]
 fn missing_file_is_named() {
-    let path = std::path::Path::new("/nonexistent/latency.wasm");
+    let path = Path::new("/nonexistent/latency.wasm");
     let error = HOST.load(Source::File(path), Limits::default()).expect_err("refused");
     assert!(matches!(error, LoadError::Read { .. }), "{error}");
     assert!(error.to_string().starts_with("cannot read /nonexistent/latency.wasm: "), "{error}");
@@ -249,8 +250,8 @@ fn plugin_that_does_not_take_its_servers_is_refused() {
 
 #[test]
 fn built_ins_refuse_a_config_in_their_own_words() {
-    for name in wvs_plugin::builtin::NAMES {
-        let module = HOST.load(Source::BuiltIn(name), Limits::default()).unwrap();
+    for name in builtin::NAMES {
+        let module = built_in(name);
         let error = module.scheduler(Some("{}"), &servers(&[1])).expect_err("refused");
         let reason = format!("{name} takes no configuration");
         assert_eq!(error, InstanceError::ConfigRefused { reason });
@@ -288,8 +289,8 @@ fn trial_without_servers_asks_nothing() {
 
 #[test]
 fn built_ins_pass_their_trial() {
-    for name in wvs_plugin::builtin::NAMES {
-        let module = HOST.load(Source::BuiltIn(name), Limits::default()).unwrap();
+    for name in builtin::NAMES {
+        let module = built_in(name);
         let report = module.probe(None, &servers(&[1, 0, 3])).unwrap();
         assert_eq!(report.picks, 64, "{name}");
         assert!(report.fuel_max < 1_000, "{name}: {}", report.fuel_max);
