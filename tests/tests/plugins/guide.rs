@@ -7,7 +7,7 @@ use std::{env, fs};
 use wvs_abi::{Request, export};
 use wvs_core::random::Random;
 use wvs_core::scheduler::{Pick, Scheduler};
-use wvs_plugin::{Limits, Source};
+use wvs_plugin::{CALM_MS, FAULTS_MAX, Limits, QUARANTINE_MAX_MS, QUARANTINE_MIN_MS, Source};
 
 use crate::{HOST, servers};
 
@@ -72,6 +72,34 @@ fn guide_names_every_export() {
 }
 
 #[test]
+fn guide_states_the_limits() {
+    let limits = Limits::default();
+    let mebibytes = |octets: usize| format!("{} MiB", octets >> 20);
+    let kibibytes = |octets: usize| format!("{} KiB", octets >> 10);
+    let guide = guide();
+    for limit in [
+        format!("| `memory` | {} |", mebibytes(limits.memory)),
+        format!("| `fuel` | {} |", thousands(limits.fuel)),
+        format!("| {} | instructions of `wvs_init`", thousands(limits.setup_fuel)),
+        format!("| {} | instructions of `_initialize`", thousands(limits.start_fuel)),
+        format!("| {} | octets of a module", mebibytes(limits.module)),
+        format!("| {} | octets of one function", kibibytes(limits.function_body)),
+    ] {
+        assert!(guide.contains(&limit), "{limit}");
+    }
+    assert_eq!((FAULTS_MAX, CALM_MS), (3, 10_000), "Three faults within 10 seconds");
+    assert_eq!((QUARANTINE_MIN_MS, QUARANTINE_MAX_MS), (1_000, 300_000), "up to 5 minutes");
+}
+
+/// 1000000 as 1,000,000.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<_> =
+        digits.as_bytes().rchunks(3).rev().map(|group| str::from_utf8(group).unwrap()).collect();
+    groups.join(",")
+}
+
+#[test]
 fn example_passes_its_own_tests() {
     cargo(&["test", "--lib"], &Path::new(env!("CARGO_TARGET_TMPDIR")).join("example-native"));
 }
@@ -83,6 +111,14 @@ fn example_built_as_the_guide_says_schedules() {
     let target_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("example-wasm");
     cargo(&arguments, &target_dir);
     let file = target_dir.join("wasm32-unknown-unknown/release/two_choices.wasm");
+
+    // The guide's configuration beside the module is one that `wvs check` has nothing to say about.
+    let folder = tempfile::tempdir().unwrap();
+    let yaml = folder.path().join("wvs.yaml");
+    fs::copy(&file, folder.path().join("two_choices.wasm")).unwrap();
+    fs::write(&yaml, block(&guide(), "<!-- yaml -->")).unwrap();
+    let reading = wvs::deployment::check(&yaml).unwrap();
+    assert!(reading.problems().is_empty(), "{:?}", reading.problems());
 
     let servers = servers(&[1, 0, 3]);
     let module = HOST.load(Source::File(&file), Limits::default()).unwrap();
