@@ -1,6 +1,7 @@
 //! The command line.
 
 mod check;
+mod demo;
 mod list;
 mod run;
 
@@ -47,6 +48,7 @@ enum Command {
     Run(run::RunArgs),
     Check(check::CheckArgs),
     List(list::ListArgs),
+    Demo(demo::DemoArgs),
     Completions(CompletionsArgs),
 }
 
@@ -75,6 +77,7 @@ pub(crate) fn main() -> ExitCode {
             Command::Run(args) => run::run(&args),
             Command::Check(args) => check::check(&args),
             Command::List(args) => list::list(&args),
+            Command::Demo(args) => demo::demo(&args),
             Command::Completions(CompletionsArgs { shell }) => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut CommandLine::command(), "wvs", &mut script);

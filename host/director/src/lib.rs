@@ -4,6 +4,7 @@ mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod deployment;
 pub mod device;
 pub mod lab;
