@@ -8,7 +8,7 @@
 pub struct Limits {
     /// Octets of memory that an instance may have, 64 KiB and more. Default 16 MiB.
     pub memory: usize,
-    /// Fuel of one decision. Default 1,000,000, about a millisecond; `wlc` uses some 3,000 for 256
+    /// Fuel of one decision. Default 1,000,000, about a millisecond; `wlc` uses some 7,400 for 256
     /// servers.
     pub fuel: u64,
     /// Fuel of reading the configuration and of each new server table. Default 50,000,000.
