@@ -54,42 +54,17 @@ impl Instance {
     /// What the plugin did wrong or why it refused `config`.
     pub fn new(module: &Module, config: Option<&str>) -> Result<Self, InstanceError> {
         let limits = *module.limits();
-        let linked = module.linked();
-        let engine = linked.module().engine();
-        let mut store = Store::new(engine, Bounds::new(limits.memory));
-        store.limiter(|bounds| bounds);
-
-        refuel(&mut store, limits.start_fuel, export::START)
-            .map_err(|fault| InstanceError::Instantiation(fault.to_string()))?;
-        let instance = linked.instantiate(&mut store).map_err(|error| {
-            match Fault::of_call(
-                "the start function",
-                &error,
-                limits.start_fuel,
-                store.data().was_refused,
-            ) {
-                Fault::Engine { reason, .. } => InstanceError::Instantiation(reason),
-                fault => InstanceError::Start(fault),
-            }
-        })?;
-        // The module was checked to have all this; what is missing is optional.
-        let absent = |export: &str| InstanceError::Instantiation(format!("no export {export}"));
+        let (mut store, instance) = instantiate(module)?;
         let memory = instance
             .get_memory(&mut store, export::MEMORY)
-            .ok_or_else(|| absent(export::MEMORY))?;
-        let region = instance
-            .get_typed_func(&mut store, export::REGION)
-            .map_err(|_| absent(export::REGION))?;
-        let schedule = instance
-            .get_typed_func(&mut store, export::SCHEDULE)
-            .map_err(|_| absent(export::SCHEDULE))?;
-        let servers_changed = instance.get_typed_func(&mut store, export::SERVERS_CHANGED).ok();
-        let initialize = instance.get_typed_func::<(), ()>(&mut store, export::INITIALIZE).ok();
-        let abi = instance
-            .get_typed_func::<(), u32>(&mut store, export::ABI)
-            .map_err(|_| absent(export::ABI))?;
-        let says_caps = instance.get_typed_func::<(), u32>(&mut store, export::CAPS).ok();
-        let init = instance.get_typed_func::<u32, i32>(&mut store, export::INIT).ok();
+            .ok_or_else(|| InstanceError::Instantiation("no memory".to_owned()))?;
+        let abi = required::<(), u32>(&mut store, &instance, export::ABI)?;
+        let region = required(&mut store, &instance, export::REGION)?;
+        let schedule = required(&mut store, &instance, export::SCHEDULE)?;
+        let initialize = optional::<(), ()>(&mut store, &instance, export::INITIALIZE);
+        let says_caps = optional::<(), u32>(&mut store, &instance, export::CAPS);
+        let init = optional::<u32, i32>(&mut store, &instance, export::INIT);
+        let servers_changed = optional(&mut store, &instance, export::SERVERS_CHANGED);
 
         let mut this = Self {
             store,
@@ -321,6 +296,45 @@ impl Instance {
     fn fault(&self, export: &'static str, error: &wasmtime::Error, fuel: u64) -> Fault {
         Fault::of_call(export, error, fuel, self.store.data().was_refused)
     }
+}
+
+/// An instance of a module in a store of its own, its start function run.
+fn instantiate(module: &Module) -> Result<(Store<Bounds>, wasmtime::Instance), InstanceError> {
+    const START: &str = "the start function";
+
+    let Limits { memory, start_fuel, .. } = *module.limits();
+    let linked = module.linked();
+    let mut store = Store::new(linked.module().engine(), Bounds::new(memory));
+    store.limiter(|bounds| bounds);
+    refuel(&mut store, start_fuel, START).map_err(InstanceError::Start)?;
+    match linked.instantiate(&mut store) {
+        Ok(instance) => Ok((store, instance)),
+        Err(error) => {
+            Err(match Fault::of_call(START, &error, start_fuel, store.data().was_refused) {
+                Fault::Engine { reason, .. } => InstanceError::Instantiation(reason),
+                fault => InstanceError::Start(fault),
+            })
+        }
+    }
+}
+
+/// An export that every plugin has: the module was checked for it.
+fn required<P: WasmParams, R: WasmResults>(
+    store: &mut Store<Bounds>,
+    instance: &wasmtime::Instance,
+    export: &'static str,
+) -> Result<TypedFunc<P, R>, InstanceError> {
+    optional(store, instance, export)
+        .ok_or_else(|| InstanceError::Instantiation(format!("no {export}")))
+}
+
+/// An export that a plugin may have; the module was checked to have none with another signature.
+fn optional<P: WasmParams, R: WasmResults>(
+    store: &mut Store<Bounds>,
+    instance: &wasmtime::Instance,
+    export: &'static str,
+) -> Option<TypedFunc<P, R>> {
+    instance.get_typed_func(store, export).ok()
 }
 
 /// Gives the next call its fuel.
