@@ -5,7 +5,7 @@
 //! client ──────────────────► wvs0 ── director ──► real server ──────────────────► wvs0 ── director ──► client
 //! ```
 //!
-//! Everything is set at the start, in the order of [`Step`]s, and taken back in the reverse order.
+//! Everything is set at the start, step by step, and taken back in the reverse order.
 //! Routes and rules carry the protocol number [`PROTOCOL`], and the rule `iif DEVICE lookup N + 1`
 //! says whose the tables N and N + 1 are: when the device is gone, so is its director, and the next
 //! start of any director in the network namespace removes what it left. Settings are put back

@@ -1,7 +1,7 @@
 //! What clients and servers see of the director: nothing but each other.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ trials! {
     both closed_port_of_the_vip_refuses_at_once,
     both ping_of_the_vip_is_answered,
     both icmp_service_sends_pings_to_real_servers,
+    both traffic_that_is_none_of_the_director_s_passes,
 }
 
 fn curl_reaches_a_real_server_through_the_vip(is_ipv6: bool) {
@@ -261,6 +262,29 @@ fn icmp_service_sends_pings_to_real_servers(is_ipv6: bool) {
     run_well(&stage.lab.servers[0], "ip", &["link", "set", "eth0", "down"]);
     let output = run(&stage.lab.client, "ping", &["-c", "1", "-W", "1", &vip]);
     assert!(!output.status.success(), "{output:?}");
+    director.stop();
+}
+
+fn traffic_that_is_none_of_the_director_s_passes(is_ipv6: bool) {
+    let stage = Stage::new(1);
+    let director = stage.direct(&stage.service(is_ipv6, "rr"));
+    let client = lab::client_address(1, is_ipv6).to_string();
+
+    // A server's own pings, whose ICMP comes by the director's device.
+    let ping = ["-c", "2", "-i", "0.1", "-W", "10", &client];
+    let answer = run_well(&stage.lab.servers[0], "ping", &ping);
+    assert!(answer.contains("2 received"), "{answer}");
+    let passed = stats(&stage.socket_of("wvs")).packets.passed;
+    // The requests, whose replies take the ordinary way; and what the kernel itself says over IPv6.
+    assert!(passed >= 2, "{passed}");
+
+    // Another port of a server, which the host forwards like any router.
+    let listener = stage.lab.servers[0].run(|| {
+        TcpListener::bind((lab::server_address(1, is_ipv6), SERVER_PORT + 1)).expect("a listener")
+    });
+    let address = listener.local_addr().unwrap();
+    stage.lab.client.run(|| TcpStream::connect_timeout(&address, PATIENCE)).unwrap();
+
     director.stop();
 }
 

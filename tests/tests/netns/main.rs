@@ -23,6 +23,7 @@ macro_rules! trials {
 
 mod capture;
 mod connections;
+mod demo;
 mod director;
 mod host_state;
 mod plugins;
@@ -36,6 +37,7 @@ mod stage;
 use std::process::{Command, ExitCode, Stdio};
 
 use libtest_mimic::{Arguments, Trial};
+use wvs::device::Device;
 use wvs::lab::{self, Lab};
 
 /// Programs that the tests run.
@@ -46,8 +48,9 @@ fn main() -> ExitCode {
     let isolated = lab::isolate();
     let arguments = Arguments::from_args();
     let missing = isolated
-        .and_then(|()| Lab::build(1).map(drop))
+        .and_then(|()| Lab::build(1))
         .map_err(|error| error.to_string())
+        .and_then(|lab| find_device(&lab))
         .and_then(|()| find_programs());
     if let Err(reason) = &missing {
         if std::env::var("WVS_FORBID_SKIP").is_ok_and(|value| value == "1") {
@@ -62,10 +65,15 @@ fn main() -> ExitCode {
         routing::trials(),
         restart::trials(),
         refusals::trials(),
+        demo::trials(),
     ];
     let trials =
         trials.into_iter().flatten().map(|trial| trial.with_ignored_flag(missing.is_err()));
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+fn find_device(lab: &Lab) -> Result<(), String> {
+    lab.director.run(|| Device::open("wvs0", 1500)).map(drop).map_err(|error| error.to_string())
 }
 
 fn find_programs() -> Result<(), String> {

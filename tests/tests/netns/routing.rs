@@ -14,6 +14,7 @@ trials! {
     once stopped_director_leaves_nothing_behind,
     once settings_that_somebody_changed_meanwhile_stay,
     once printed_commands_route_as_managed_routing_does,
+    once vip_in_the_network_of_the_clients_is_announced_as_documented,
     once two_directors_share_a_host,
     once second_director_of_the_same_server_is_refused,
     once deleted_device_ends_the_director_and_its_routes,
@@ -97,6 +98,24 @@ fn without_link_index(state: &str) -> String {
         .filter(|line| !line.contains("fe80") && !line.contains("ff00"))
         .map(line)
         .collect()
+}
+
+fn vip_in_the_network_of_the_clients_is_announced_as_documented() {
+    let stage = Stage::new(1);
+    let _servers = [false, true].map(|is_ipv6| web_servers(&stage, is_ipv6, SERVER_PORT));
+    let vips: [IpAddr; 2] = ["10.10.0.100", "fd00:10::100"].map(|vip| vip.parse().unwrap());
+    let services = vips.map(|vip| stage.service_of(vip, PORT, "tcp", "rr", SERVER_PORT));
+    let director = stage.direct(&services.concat());
+
+    let host = &stage.lab.director;
+    run_well(host, "sysctl", &["-w", "net.ipv6.conf.clients.proxy_ndp=1"]);
+    for vip in vips {
+        run_well(host, "ip", &["neigh", "add", "proxy", &vip.to_string(), "dev", "clients"]);
+        let url = format!("http://{}/name", std::net::SocketAddr::new(vip, PORT));
+        let answer = run_well(&stage.lab.client, "curl", &["-sS", "--max-time", "20", &url]);
+        assert_eq!(answer, "server1");
+    }
+    director.stop();
 }
 
 fn two_directors_share_a_host() {

@@ -282,6 +282,17 @@ ip route add 10.30.0.1/32 dev wvs0 proto 119";
     }
 
     #[test]
+    fn documentation_shows_these_commands() {
+        let around = around(&[
+            (Protocol::Tcp, "10.0.0.11:8080", "eth1"),
+            (Protocol::Tcp, "10.0.0.12:8080", "eth1"),
+        ]);
+        let commands = shown(&needs(&["203.0.113.10"]), &around);
+        let documentation = include_str!("../../../../docs/OPERATIONS.md");
+        assert!(documentation.contains(&commands), "{commands}");
+    }
+
+    #[test]
     fn ipv6_service_leaves_ipv4_forwarding_alone() {
         let mut around = around(&[(Protocol::Icmp, "[fd00:20:1::2]:0", "eth1")]);
         around.accept_ra.push("net/ipv6/conf/eth1/accept_ra".to_owned());
