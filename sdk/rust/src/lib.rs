@@ -41,6 +41,11 @@ pub mod plugin;
 
 pub use wvs_abi::{Request, Server, ServerInfo, caps, server_flags};
 
+/// The README's scheduler, compiled by `cargo test`.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 /// A scheduler's answer to one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pick {

@@ -1,0 +1,59 @@
+//! The README held against the program. Its Rust is compiled as a test of `wvs-sdk`.
+
+use std::path::Path;
+use std::process::Command;
+
+const WVS: &str = env!("CARGO_BIN_EXE_wvs-under-test");
+
+fn workspace() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+fn readme() -> String {
+    std::fs::read_to_string(workspace().join("README.md")).unwrap()
+}
+
+/// The contents of the code blocks in a language.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("```{language}\n");
+    text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
+#[test]
+fn configurations_are_good() {
+    let readme = readme();
+    let configurations = blocks(&readme, "yaml");
+    assert!(!configurations.is_empty());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("readme.yaml");
+    for configuration in configurations {
+        std::fs::write(&path, configuration).unwrap();
+        let output = Command::new(WVS).arg("check").arg("-c").arg(&path).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn commands_exist() {
+    let readme = readme();
+    let mut tried = 0;
+    for line in blocks(&readme, "console").into_iter().flat_map(str::lines) {
+        let Some(command) = line.strip_prefix("$ wvs ") else { continue };
+        let name = command.split_whitespace().next().unwrap();
+        let output = Command::new(WVS).args([name, "--help"]).output().unwrap();
+        assert!(output.status.success(), "wvs {name}");
+        tried += 1;
+    }
+    assert!(tried > 0);
+}
+
+#[test]
+fn linked_files_exist() {
+    let readme = readme();
+    let links: Vec<&str> =
+        readme.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
+    assert!(!links.is_empty());
+    for link in links.into_iter().filter(|link| !link.starts_with("http")) {
+        assert!(workspace().join(link).exists(), "{link}");
+    }
+}
