@@ -10,6 +10,7 @@
 
 mod act;
 mod config;
+mod host_runtime;
 mod load;
 mod report;
 mod servers;
@@ -23,7 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use wvs_plugin::Limits;
 
 use crate::config::ConfigError;
-use crate::lab::{self, Host, Lab, LabError};
+use crate::lab::{self, Lab, LabError};
 use crate::run::{ReplaceError, Replacement, Running, StartError};
 use act::{Act, Goal};
 use load::Load;
@@ -40,6 +41,9 @@ const HELD: usize = 60;
 
 /// How long requests run for one scheduler.
 const ACT_TIME: Duration = Duration::from_millis(2_500);
+
+/// How long requests run at most while a plugin has not failed yet that is to fail.
+const ACT_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Between two steps of the progress on a terminal.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -222,7 +226,7 @@ impl Performance<'_> {
         let load = self.stage.load;
         let before = self.placements();
         load.measure();
-        self.wait(show).await;
+        self.wait(show, act.goal).await;
         let held = if act.goal == Goal::HeldByWeight {
             // What earlier schedulers did is forgotten by now: closed connections last a second.
             load.hold(HELD).await.map_err(failed("hold connections"))?
@@ -262,11 +266,17 @@ impl Performance<'_> {
         })
     }
 
-    async fn wait(&self, show: &mut Show<'_>) {
+    /// Waits for an act's time, and for a plugin that is to fail on a slow machine a little more.
+    async fn wait(&self, show: &mut Show<'_>, goal: Goal) {
         let begin = Instant::now();
-        while let Some(rest) = ACT_TIME.checked_sub(begin.elapsed()) {
-            tokio::time::sleep(rest.min(PROGRESS_INTERVAL)).await;
-            let part = begin.elapsed().as_secs_f64() / ACT_TIME.as_secs_f64();
+        loop {
+            let took = begin.elapsed();
+            let has_failed = goal != Goal::Survived || self.placements().quarantines > 0;
+            if took >= ACT_TIME && has_failed || took >= ACT_TIME_MAX {
+                return;
+            }
+            tokio::time::sleep(PROGRESS_INTERVAL).await;
+            let part = took.as_secs_f64() / ACT_TIME.as_secs_f64();
             show.progress(part.min(1.0), self.stage.load.total().requests);
         }
     }
@@ -318,43 +328,5 @@ impl Signals {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
-    }
-}
-
-/// A runtime for one host's tasks, on a thread of that host.
-fn runtime_on(host: &Host) -> Result<HostRuntime, DemoError> {
-    let (tell, handle) = std::sync::mpsc::channel();
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let thread = host.spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        match runtime {
-            Ok(runtime) => {
-                let _ = tell.send(Ok(runtime.handle().clone()));
-                // Ends when the sender is used or dropped.
-                let _ = runtime.block_on(stopped);
-            }
-            Err(error) => {
-                let _ = tell.send(Err(error));
-            }
-        }
-    });
-    let gone = |_| Err(io::ErrorKind::BrokenPipe.into());
-    let handle = handle.recv().unwrap_or_else(gone).map_err(failed("start a host"))?;
-    Ok(HostRuntime { handle, stop, thread })
-}
-
-/// See [`runtime_on`].
-#[derive(Debug)]
-struct HostRuntime {
-    handle: tokio::runtime::Handle,
-    stop: tokio::sync::oneshot::Sender<()>,
-    thread: std::thread::JoinHandle<()>,
-}
-
-impl HostRuntime {
-    /// Ends all its tasks.
-    fn stop(self) {
-        drop(self.stop);
-        let _ = self.thread.join();
     }
 }

@@ -15,7 +15,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::config::PORT;
-use super::{DemoError, HostRuntime, WEIGHTS, runtime_on};
+use super::host_runtime::HostRuntime;
+use super::{DemoError, WEIGHTS};
 use crate::lab::{self, CLIENTS, Host};
 
 /// Between two requests of one client.
@@ -69,15 +70,14 @@ impl Tally {
 }
 
 impl Load {
-    /// Starts the clients.
+    /// Clients on `host`, silent until [`measure`](Self::measure).
     pub(super) fn start(host: &Host) -> Result<Self, DemoError> {
-        let load = Self {
-            runtime: runtime_on(host)?,
+        Ok(Self {
+            runtime: HostRuntime::start(host)?,
             clients: Mutex::default(),
             held: Mutex::default(),
             tally: Arc::default(),
-        };
-        Ok(load)
+        })
     }
 
     /// Starts the requests at the first call, and counts them by server from here on.
@@ -92,7 +92,7 @@ impl Load {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if clients.is_empty() {
             clients.extend((1..=CLIENTS).map(|number| {
-                self.runtime.handle.spawn(ask_again_and_again(number, Arc::clone(&self.tally)))
+                self.runtime.handle().spawn(ask_again_and_again(number, Arc::clone(&self.tally)))
             }));
         }
     }
@@ -120,7 +120,7 @@ impl Load {
             }
             Ok::<_, io::Error>((held, servers))
         };
-        let (held, servers) = self.runtime.handle.spawn(hold).await??;
+        let (held, servers) = self.runtime.handle().spawn(hold).await??;
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
         Ok(servers)
     }

@@ -5,7 +5,8 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 use super::config::SERVER_PORT;
-use super::{DemoError, HostRuntime, failed, runtime_on};
+use super::host_runtime::HostRuntime;
+use super::{DemoError, failed};
 use crate::lab::{self, Lab};
 
 /// One HTTP server on each of the lab's servers.
@@ -16,11 +17,11 @@ impl Servers {
     pub(super) fn start(lab: &Lab) -> Result<Self, DemoError> {
         let mut servers = Vec::new();
         for (number, host) in (1..).zip(&lab.servers) {
-            let runtime = runtime_on(host)?;
+            let runtime = HostRuntime::start(host)?;
             let address = lab::server_address(number, false);
             let name = host.name().to_owned();
             let (tell, started) = std::sync::mpsc::channel();
-            runtime.handle.spawn(async move {
+            runtime.handle().spawn(async move {
                 let listener = TcpListener::bind((address, SERVER_PORT)).await;
                 let listener = match listener {
                     Ok(listener) => listener,

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::path::Path;
 
+use wvs_plugin::Limits;
+
 use super::act::{Act, Goal};
 use super::report::{ActReport, Report, ServerReport};
 use super::{WEIGHTS, config};
@@ -215,8 +217,9 @@ fn found(act: &ActReport) -> String {
         }
         Goal::OneServerPerClient => format!("{requests}; {faithful}"),
         Goal::Survived => format!(
-            "{requests}; {placed}\n    {} cut off after 1,000,000 units of fuel, quarantined {}",
+            "{requests}; {placed}\n    {} cut off after {} units of fuel, quarantined {}",
             times_picks(act.cut_off),
+            grouped(Limits::default().fuel),
             times(act.quarantines)
         ),
         Goal::PlacedByPlugin => {
