@@ -32,6 +32,7 @@ const REFUSED: u8 = 2;
     max_term_width = 100,
     arg_required_else_help = true,
     after_help = "Examples:
+  wvs demo                 show all of it at work, touching nothing
   wvs check -c wvs.yaml    say everything that is wrong with a configuration
   wvs run -c wvs.yaml      run the director
   wvs list                 show the running director's services and servers

@@ -8,9 +8,11 @@ use clap::Args;
 use super::{DONE, FAILED, fail, print_json};
 use crate::demo::{self, Options};
 
-/// Show the whole thing at work on this machine: real connections, wasm schedulers, a failing one.
+/// Show a director at work on this machine, in network namespaces of its own.
+///
+/// Real connections, real wasm schedulers replaced under load, and one that fails.
 #[derive(Debug, Args)]
-#[command(after_long_help = "Examples:
+#[command(after_help = "Examples:
   wvs demo
   wvs demo --scheduler my.wasm    with a scheduler of your own
   wvs demo --keep                 and look around in it
