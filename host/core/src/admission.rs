@@ -9,10 +9,9 @@ use wvs_abi::{Request, encode_address};
 
 use crate::answer::{Answer, is_unicast};
 use crate::connection::Connection;
-use crate::connection::state::State;
 use crate::connection::table::{Refusal, Tabled};
 use crate::connection::tuple::Tuple;
-use crate::director::{ClosedPort, Decision, Director};
+use crate::director::{ClosedPort, Decision, Director, Incoming};
 use crate::packet::address::Address;
 use crate::packet::{Transport, tcp};
 use crate::protocol::Protocol;
@@ -31,10 +30,10 @@ impl Director {
     /// becomes of it.
     pub(crate) fn open<A: Tabled>(
         &self,
-        tuple: &Tuple<A>,
-        transport: &Transport<'_>,
+        incoming: &Incoming<'_, A>,
         now: Moment,
     ) -> Result<Opened<A>, DropReason> {
+        let Incoming { tuple, transport, .. } = incoming;
         let vip = tuple.destination.into();
         let port = tuple.destination_port;
         let may_open = match transport {
@@ -66,7 +65,10 @@ impl Director {
         if !is_unicast(tuple.source.into()) || self.services.is_vip(tuple.source.into()) {
             return Err(DropReason::SourceAddress);
         }
-        if self.connections.is_full() {
+        if incoming.may_travel_no_further() {
+            return Ok(Opened::Decision(Decision::Answer(Answer::TimeExceeded(vip))));
+        }
+        if self.connections.is_full::<A>() {
             return Err(DropReason::TableFull);
         }
         let Some(server) = service.pick(request(tuple, now)) else {
@@ -92,9 +94,7 @@ impl Director {
 
     /// Whether the connection that has `tuple` may make way for another one.
     fn is_over<A: Tabled>(&self, tuple: &Tuple<A>) -> bool {
-        let is_over =
-            |connection: &Connection<A>| connection.state().is_none_or(State::is_reusable);
-        A::table(&self.connections).look(tuple, is_over) == Some(true)
+        A::table(&self.connections).look(tuple, Connection::is_over) == Some(true)
     }
 
     /// To a virtual address, but to no service.

@@ -11,6 +11,7 @@ use crate::packet::address::{Address, IpHeader};
 use crate::packet::checksum::Sum;
 use crate::packet::{Ip, Packet, Transport, icmp, tcp};
 use crate::time::Moment;
+use crate::verdict::DropReason;
 
 /// What to tell the sender of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,27 +30,34 @@ pub(crate) enum Answer {
 const HOP_LIMIT: u8 = 64;
 
 impl Answer {
-    /// Puts the answer in the packet's place. `None`, and nothing to send, when the packet cannot be
-    /// answered: nobody can be reached at its source, or its buffer lacks
-    /// [`Packet::HEADROOM`].
-    pub(crate) fn put<A: AnswerFamily>(self, packet: &mut Packet<'_>) -> Option<()> {
+    /// Puts the answer in the packet's place.
+    ///
+    /// # Errors
+    /// [`DropReason::SourceAddress`] when nobody can be reached at the packet's source,
+    /// [`DropReason::IcmpChecksum`] for an echo request that is not intact, and
+    /// [`DropReason::ReplyLimit`] when the buffer lacks [`Packet::HEADROOM`].
+    pub(crate) fn put<A: AnswerFamily>(self, packet: &mut Packet<'_>) -> Result<(), DropReason> {
         let (source, destination, length) = {
-            let Ip { header, length, .. } = A::parse(packet.octets_mut()).ok()?;
-            (header.source(), header.destination(), length)
+            let Ip { header, payload, length, .. } = A::parse(packet.octets_mut())?;
+            let (source, destination) = (header.source(), header.destination());
+            if self == Self::Echo && !icmp::sum(source, destination, payload).is_intact() {
+                return Err(DropReason::IcmpChecksum);
+            }
+            (source, destination, length)
         };
         if !is_unicast(source.into()) {
-            return None;
+            return Err(DropReason::SourceAddress);
         }
-        match self {
+        let put = match self {
             Self::Reset => put_reset(packet, destination, source),
             Self::PortUnreachable => {
                 put_error(packet, destination, source, A::PORT_UNREACHABLE, length)
             }
-            Self::TimeExceeded(from) => {
-                put_error(packet, A::from_ip(from)?, source, A::TIME_EXCEEDED, length)
-            }
+            Self::TimeExceeded(from) => A::from_ip(from)
+                .and_then(|from| put_error(packet, from, source, A::TIME_EXCEEDED, length)),
             Self::Echo => put_echo_reply(packet, destination, source),
-        }
+        };
+        put.ok_or(DropReason::ReplyLimit)
     }
 }
 

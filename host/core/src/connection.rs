@@ -25,7 +25,6 @@ use tuple::{Direction, Tuple};
 /// Nothing but the first packet was needed to decide it, and any translator that is given these
 /// values can carry it on.
 #[derive(Debug)]
-
 pub struct Connection<A> {
     /// CIP:port to VIP:port, as the client's packets come in.
     original: Tuple<A>,
@@ -153,6 +152,16 @@ impl<A: Address> Connection<A> {
         self.last_seen_ms.store(now.as_millis(), Relaxed);
     }
 
+    /// Counts a packet of so many octets for the real server.
+    #[inline]
+    pub(crate) fn count(&self, direction: Direction, octets: usize) {
+        let traffic = self.server.traffic();
+        match direction {
+            Direction::Original => traffic.count_in(octets),
+            Direction::Reply => traffic.count_out(octets),
+        }
+    }
+
     /// Moves to the state that `next` gives for the present one, and its server's counts with it.
     /// This, [`open`](Self::open) and [`close`](Self::close) are all that ever moves those counts.
     #[inline]
@@ -185,6 +194,17 @@ impl<A: Address> Connection<A> {
             }
             None => false,
         }
+    }
+
+    /// Whether it was taken out of the table.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state().is_none()
+    }
+
+    /// Whether a new connection may have its tuples.
+    #[inline]
+    pub(crate) fn is_over(&self) -> bool {
+        self.state().is_none_or(State::is_reusable)
     }
 
     /// Whether it was silent for longer than its state allows.

@@ -5,13 +5,13 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 use crate::admission::Opened;
 use crate::answer::{Answer, AnswerFamily, RateLimit};
 use crate::connection::Connection;
-use crate::connection::state::State;
 use crate::connection::table::{TableCounters, Tabled, Tables};
 use crate::connection::tcp_state;
 use crate::connection::tuple::{Direction, Tuple};
 use crate::packet::address::{Address, IpHeader};
 use crate::packet::{Ip, Packet, Transport, icmp};
-use crate::rewrite::{quoted_tuple, translate, translate_error};
+use crate::protocol::Protocol;
+use crate::rewrite::{Quote, quote, translate, translate_error};
 use crate::service::Services;
 use crate::stats::VerdictCounters;
 use crate::time::Moment;
@@ -53,10 +53,10 @@ pub struct Director {
 }
 
 /// A packet taken apart.
-struct Incoming<'a, A: Address> {
-    tuple: Tuple<A>,
+pub(crate) struct Incoming<'a, A: Address> {
+    pub(crate) tuple: Tuple<A>,
     header: A::Header<'a>,
-    transport: Transport<'a>,
+    pub(crate) transport: Transport<'a>,
     /// Octets of the whole packet.
     length: usize,
 }
@@ -66,6 +66,8 @@ enum Followed {
     Decided(Decision),
     /// The connection is over and the packet begins a new one.
     Over,
+    /// An echo message that goes the wrong way: with an identifier of 0 both tuples look alike.
+    Foreign,
 }
 
 /// What is decided while the packet is taken apart.
@@ -88,6 +90,7 @@ impl Director {
     }
 
     /// Decides on one packet and rewrites it in place; then it is sent, or not, as the verdict says.
+    /// The way itself is in `decide`, below.
     ///
     /// Never fails and never waits, whatever the octets. A packet of an established connection
     /// costs one look into the table and meets no scheduler, no allocation and no lock that is held
@@ -112,12 +115,10 @@ impl Director {
         match self.decide::<A>(packet.octets_mut(), now) {
             Ok(Decision::Forward) => Verdict::Forward,
             Ok(Decision::Pass) => Verdict::Pass,
-            Ok(Decision::Answer(_)) if !self.replies.allows(now) => {
-                Verdict::Drop(DropReason::ReplyLimit)
-            }
             Ok(Decision::Answer(answer)) => match answer.put::<A>(packet) {
-                Some(()) => Verdict::Reply,
-                None => Verdict::Drop(DropReason::SourceAddress),
+                Ok(()) if self.replies.allows(now) => Verdict::Reply,
+                Ok(()) => Verdict::Drop(DropReason::ReplyLimit),
+                Err(reason) => Verdict::Drop(reason),
             },
             Err(reason) => Verdict::Drop(reason),
         }
@@ -127,9 +128,14 @@ impl Director {
     /// scheduler may be asked for a new connection, with which the packet then goes the same way.
     #[inline]
     fn decide<A: Tabled>(&self, octets: &mut [u8], now: Moment) -> Result<Decision, DropReason> {
-        let Ip { header, protocol, payload, length } = A::parse(octets)?;
+        let Ip { header, protocol, payload, length, is_fragment } = A::parse(octets)?;
+        if is_fragment {
+            return self.refuse_fragment::<A>(&header, protocol);
+        }
         let transport = match Transport::parse::<A>(protocol, payload)? {
-            Transport::IcmpError(message) => return self.forward_error::<A>(header, message),
+            Transport::IcmpError(message) => {
+                return self.forward_error::<A>(header, message, length);
+            }
             transport => transport,
         };
         let (source, destination) = (header.source(), header.destination());
@@ -143,9 +149,9 @@ impl Director {
         match table.look(&tuple, |connection| incoming.follow(connection, now)) {
             Some(Followed::Decided(decision)) => return Ok(decision),
             Some(Followed::Over) => self.connections.replace(&tuple),
-            None => {}
+            Some(Followed::Foreign) | None => {}
         }
-        match self.open(&tuple, &incoming.transport, now)? {
+        match self.open(&incoming, now)? {
             Opened::Connection(connection) => Ok(incoming.forward(&connection, now)),
             Opened::Decision(decision) => Ok(decision),
         }
@@ -157,28 +163,63 @@ impl Director {
         &self,
         mut header: A::Header<'_>,
         message: &mut [u8],
+        length: usize,
     ) -> Result<Decision, DropReason> {
         let (source, destination) = (header.source(), header.destination());
-        let Ok(quoted) = quoted_tuple::<A>(message) else {
-            return self.pass_unless_vip(destination, DropReason::IcmpQuote);
+        let quote = quote::<A>(message);
+        let Quote::Packet(quoted) = quote else {
+            return self.pass_unless_ours(source, destination, quote);
         };
         // The way of the error is that of an answer to the quoted packet.
         let tuple = quoted.inverted();
         let found = A::table(&self.connections).find(&tuple);
         let Some(connection) = found.filter(|_| quoted.source == destination) else {
-            let to = (quoted.destination.into(), quoted.destination_port);
-            // About a connection that expired: untranslated it would show a client its server.
-            if self.services.is_real_server(quoted.protocol, to.into()) {
-                return Err(DropReason::IcmpQuote);
-            }
-            return self.pass_unless_vip(destination, DropReason::IcmpQuote);
+            return self.pass_unless_ours(source, destination, quote);
         };
         if !icmp::sum(source, destination, message).is_intact() {
             return Err(DropReason::IcmpChecksum);
         }
         let direction = connection.direction(&tuple);
+        connection.count(direction, length);
         translate_error::<A>(&mut header, message, &connection, direction)?;
         Ok(Decision::Forward)
+    }
+
+    /// An ICMP error that is about no connection is somebody else's, unless a client would see a
+    /// real server in it.
+    fn pass_unless_ours<A: Address>(
+        &self,
+        source: A,
+        destination: A,
+        quote: Quote<A>,
+    ) -> Result<Decision, DropReason> {
+        let is_ours = match quote {
+            Quote::Packet(quoted) => {
+                let to = (quoted.destination.into(), quoted.destination_port);
+                self.services.is_real_server(quoted.protocol, to.into())
+            }
+            Quote::To(quoted) => {
+                self.services.is_rip(quoted.into()) || self.services.is_rip(source.into())
+            }
+            Quote::Nothing => self.services.is_rip(source.into()),
+        };
+        if is_ours {
+            return Err(DropReason::IcmpQuote);
+        }
+        self.pass_unless_vip(destination, DropReason::IcmpQuote)
+    }
+
+    /// Fragments are not followed. ICMP of somebody else's came by only because errors might.
+    fn refuse_fragment<A: Address>(
+        &self,
+        header: &A::Header<'_>,
+        protocol: u8,
+    ) -> Result<Decision, DropReason> {
+        let source = (header.source().into(), 0).into();
+        if protocol == A::ICMP && !self.services.is_real_server(Protocol::Icmp, source) {
+            return self.pass_unless_vip(header.destination(), DropReason::Fragment);
+        }
+        Err(DropReason::Fragment)
     }
 
     /// ICMP that concerns no connection is somebody else's, unless it is for a virtual address.
@@ -241,18 +282,29 @@ impl<A: Address> Incoming<'_, A> {
     fn follow(&mut self, connection: &Connection<A>, now: Moment) -> Followed {
         if let Transport::Tcp(segment) = &self.transport
             && segment.is_opening()
-            && connection.state().is_none_or(State::is_reusable)
+            && connection.is_over()
             && connection.direction(&self.tuple) == Direction::Original
         {
             return Followed::Over;
         }
+        if let Transport::Echo(echo) = &self.transport
+            && echo.is_request() != (connection.direction(&self.tuple) == Direction::Original)
+        {
+            return Followed::Foreign;
+        }
         Followed::Decided(self.forward(connection, now))
+    }
+
+    /// Whether its time to live is used up.
+    #[inline]
+    pub(crate) fn may_travel_no_further(&self) -> bool {
+        self.header.hop_limit() <= 1
     }
 
     /// Counts, moves the connection's state and rewrites the packet.
     #[inline]
     fn forward(&mut self, connection: &Connection<A>, now: Moment) -> Decision {
-        if self.header.hop_limit() <= 1 {
+        if self.may_travel_no_further() {
             // The kernel would say so about the translated packet, which its sender does not know.
             let vip = connection.original().destination.into();
             return Decision::Answer(Answer::TimeExceeded(vip));
@@ -263,11 +315,7 @@ impl<A: Address> Incoming<'_, A> {
             connection.advance(|state| tcp_state::next(state, direction, flags));
         }
         connection.touch(now);
-        let traffic = connection.server().traffic();
-        match direction {
-            Direction::Original => traffic.count_in(self.length),
-            Direction::Reply => traffic.count_out(self.length),
-        }
+        connection.count(direction, self.length);
         translate(&mut self.header, &mut self.transport, connection, direction);
         Decision::Forward
     }

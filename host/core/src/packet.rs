@@ -85,6 +85,8 @@ pub struct Ip<'a, A: Address> {
     pub payload: &'a mut [u8],
     /// Octets of the whole packet as its header states them.
     pub length: usize,
+    /// Whether it is only a part of a packet; then `payload` need not begin with a header.
+    pub is_fragment: bool,
 }
 
 /// What an ICMP message is about.
@@ -96,6 +98,8 @@ pub enum Icmp {
     EchoReply,
     /// Something happened to a packet, which is quoted.
     Error,
+    /// There is a better first hop: of interest on one link only.
+    Redirect,
     /// Anything else.
     Other,
 }
@@ -132,6 +136,7 @@ impl<'a> Transport<'a> {
                     Icmp::EchoRequest => icmp::parse_echo(payload, true).map(Self::Echo),
                     Icmp::EchoReply => icmp::parse_echo(payload, false).map(Self::Echo),
                     Icmp::Error => Ok(Self::IcmpError(payload)),
+                    Icmp::Redirect => Err(DropReason::IcmpType),
                     Icmp::Other => Ok(Self::IcmpOther),
                 }
             }

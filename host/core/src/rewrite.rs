@@ -46,23 +46,30 @@ pub(crate) fn translate<A: Address>(
     }
 }
 
-/// The tuple that the packet quoted by an ICMP error had.
-///
-/// # Errors
-/// [`DropReason::IcmpQuote`] when too little is quoted to tell, or it is of a protocol that is not
-/// translated; [`DropReason::Fragment`] for a later fragment, which has no ports.
-pub(crate) fn quoted_tuple<A: Address>(message: &mut [u8]) -> Result<Tuple<A>, DropReason> {
-    let quote = message.get_mut(icmp::ERROR_HEADER..).ok_or(DropReason::IcmpQuote)?;
-    let Ip { header, protocol, payload, .. } = A::parse_quote(quote)?;
-    let (protocol, source_port, destination_port) =
-        quoted_ports::<A>(protocol, payload).ok_or(DropReason::IcmpQuote)?;
-    Ok(Tuple {
-        source: header.source(),
-        destination: header.destination(),
-        source_port,
-        destination_port,
-        protocol,
-    })
+/// What an ICMP error says of the packet that it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quote<A> {
+    /// A packet with this tuple.
+    Packet(Tuple<A>),
+    /// A packet to this address; its ports are not quoted, or it has none that are translated.
+    To(A),
+    /// Not even that.
+    Nothing,
+}
+
+/// Reads what an ICMP error quotes.
+pub(crate) fn quote<A: Address>(message: &mut [u8]) -> Quote<A> {
+    let quote = message.get_mut(icmp::ERROR_HEADER..).unwrap_or_default();
+    let Ok(Ip { header, protocol, payload, is_fragment, .. }) = A::parse_quote(quote) else {
+        return Quote::Nothing;
+    };
+    let (source, destination) = (header.source(), header.destination());
+    match quoted_ports::<A>(protocol, payload).filter(|_| !is_fragment) {
+        Some((protocol, source_port, destination_port)) => {
+            Quote::Packet(Tuple { source, destination, source_port, destination_port, protocol })
+        }
+        None => Quote::To(destination),
+    }
 }
 
 /// Eight octets are all that an ICMP error must quote (RFC 792).

@@ -224,6 +224,7 @@ pub struct Services {
     by_address: HashMap<ServiceAddress, Arc<Service>, foldhash::fast::FixedState>,
     vips: HashSet<IpAddr, foldhash::fast::FixedState>,
     real_servers: HashSet<(Protocol, SocketAddr), foldhash::fast::FixedState>,
+    rips: HashSet<IpAddr, foldhash::fast::FixedState>,
 }
 
 impl Services {
@@ -233,14 +234,17 @@ impl Services {
         let mut by_address = HashMap::default();
         let mut vips = HashSet::default();
         let mut real_servers = HashSet::default();
+        let mut rips = HashSet::default();
         for service in &list {
             by_address.insert(service.address(), Arc::clone(service));
             vips.insert(service.address().vip);
             let protocol = service.address().protocol;
-            real_servers
-                .extend(service.servers().iter().map(|server| (protocol, server.address())));
+            for server in service.servers() {
+                real_servers.insert((protocol, server.address()));
+                rips.insert(server.address().ip());
+            }
         }
-        Self { list, by_address, vips, real_servers }
+        Self { list, by_address, vips, real_servers, rips }
     }
 
     /// Every service, in the order of the configuration.
@@ -259,6 +263,12 @@ impl Services {
     #[must_use]
     pub fn is_real_server(&self, protocol: Protocol, address: SocketAddr) -> bool {
         self.real_servers.contains(&(protocol, address))
+    }
+
+    /// Whether some service has a real server at this address, whatever the port.
+    #[must_use]
+    pub fn is_rip(&self, address: IpAddr) -> bool {
+        self.rips.contains(&address)
     }
 
     /// Whether some service has this virtual address.

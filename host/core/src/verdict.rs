@@ -74,7 +74,8 @@ drop_reasons! {
     /// An ICMP error to a virtual address, or about a packet to a real server, that quotes no packet
     /// of a connection.
     IcmpQuote = "icmp_quote",
-    /// An ICMP message to a virtual address that is neither an error nor an echo request.
+    /// An ICMP message to a virtual address that is neither an error nor an echo request, or a
+    /// redirect, which concerns one link only.
     IcmpType = "icmp_type",
     /// An echo request to a virtual address while answering is switched off.
     Echo = "echo",
@@ -94,8 +95,7 @@ drop_reasons! {
     TableFull = "table_full",
     /// The chosen server already talks to this client's address and port for another service.
     ReplyTupleTaken = "reply_tuple_taken",
-    /// The packet may travel no further and the sender was told so often enough this second, or
-    /// any other answer of the director's beyond its limit.
+    /// An answer of the director's own beyond the limit for a second, or without room in the buffer.
     ReplyLimit = "reply_limit",
 }
 

@@ -156,6 +156,27 @@ fn echo_request_to_a_vip_is_answered_with_its_own_data() {
 }
 
 #[test]
+fn echo_request_that_was_damaged_is_not_answered() {
+    for family in FAMILIES {
+        let world = family.world(Protocol::Tcp);
+        let mut ping = echo(family.client().ip(), family.vip().ip(), true, 77);
+        *ping.last_mut().unwrap() ^= 1;
+        world.drop(&ping, DropReason::IcmpChecksum);
+    }
+}
+
+#[test]
+fn first_packet_that_may_travel_no_further_opens_nothing() {
+    for family in FAMILIES {
+        let mut world = family.world(Protocol::Tcp);
+        let syn = Tcp { hop_limit: 1, ..Tcp::new(family.client(), family.vip(), SYN) }.build();
+        let answer = world.moves(&[("replied", 1)], |world| world.reply(&syn));
+        assert_eq!(receive(&answer).source.ip(), family.vip().ip());
+        assert_eq!(world.director.connections(), 0);
+    }
+}
+
+#[test]
 fn packet_that_may_travel_no_further_is_reported_by_the_vip_as_its_sender_knows_it() {
     for family in FAMILIES {
         let world = family.established();

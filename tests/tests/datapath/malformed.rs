@@ -1,8 +1,11 @@
 //! Octets that are no packets.
 
+use std::net::IpAddr;
+
 use wvs_core::service::Protocol;
 use wvs_core::verdict::{DropReason, Verdict};
 use wvs_tests::packet::{ACK, SYN, at, echo, icmp_error, tcp, udp};
+use wvs_tests::world::{ServiceSpec, World};
 
 use crate::{FAMILIES, V4, V6};
 
@@ -104,6 +107,24 @@ fn fragments_are_dropped_whichever_part_they_are() {
 }
 
 #[test]
+fn fragments_of_foreign_icmp_pass() {
+    let world = V4.world(Protocol::Tcp);
+    let ping = |from: IpAddr, to: IpAddr| {
+        let mut packet = echo(from, to, true, 1);
+        packet[6] = 0x20;
+        packet
+    };
+    let (client, server) = (V4.client().ip(), V4.server(0).ip());
+    let packet = ping(server, client);
+    assert_eq!(world.process(&packet), (Verdict::Pass, packet));
+    world.drop(&ping(client, V4.vip().ip()), DropReason::Fragment);
+    // Of a service's own pings none may show the real server.
+    let service = ServiceSpec::new(Protocol::Icmp, "203.0.113.10:0", &["10.0.0.1:0"]);
+    let world = World::new(vec![service]);
+    world.drop(&ping(server, client), DropReason::Fragment);
+}
+
+#[test]
 fn extension_headers_are_walked_to_the_limit_and_no_further() {
     let world = V6.world(Protocol::Tcp);
     let with = |count: usize| {
@@ -158,6 +179,6 @@ fn answer_that_does_not_fit_into_the_buffer_is_not_sent() {
     let length = datagram.len();
     let mut packet = wvs_core::packet::Packet::new(&mut datagram, length);
     let verdict = world.director.process(&mut packet, world.now());
-    assert_eq!(verdict, Verdict::Drop(DropReason::SourceAddress));
+    assert_eq!(verdict, Verdict::Drop(DropReason::ReplyLimit));
     assert_eq!(world.process(&tcp(V4.client(), at("203.0.113.10:9"), ACK)).0, Verdict::Reply);
 }

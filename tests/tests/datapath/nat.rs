@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use wvs_core::service::Protocol;
 use wvs_core::stats::TrafficTotals;
+use wvs_core::verdict::{DropReason, Verdict};
 use wvs_tests::packet::{ACK, PSH, SYN, SeenTransport, Tcp, URG, at, echo, receive, tcp, udp};
 use wvs_tests::world::{ServiceSpec, World};
 
@@ -91,6 +92,19 @@ fn echo_requests_are_scheduled_where_a_service_wants_them() {
         // Silent for half a minute: over.
         assert_eq!(world.wait_and_sweep(std::time::Duration::from_secs(30)), 2);
     }
+}
+
+#[test]
+fn echo_messages_of_identifier_0_go_only_the_way_they_should() {
+    let service = ServiceSpec::new(Protocol::Icmp, "203.0.113.10:0", &["10.0.0.1:0"]);
+    let world = World::new(vec![service]);
+    let [client, vip, server] =
+        ["198.51.100.7", "203.0.113.10", "10.0.0.1"].map(|ip| ip.parse().unwrap());
+    world.forward(&echo(client, vip, true, 0));
+    assert_eq!(receive(&world.forward(&echo(server, client, false, 0))).source.ip(), vip);
+    // The server's own ping to that client, and an answer that nobody asked for.
+    assert_eq!(world.process(&echo(server, client, true, 0)).0, Verdict::Pass);
+    world.drop(&echo(client, vip, false, 0), DropReason::IcmpType);
 }
 
 #[test]

@@ -30,6 +30,30 @@ fn full_table_refuses_and_counts_and_lets_go_on_what_it_has() {
 }
 
 #[test]
+fn connections_that_replace_each_other_faster_than_the_sweep_forgets_are_refused() {
+    let settings = DirectorConfig { connections_max: 10, ..settings() };
+    let mut world = World::with(settings, vec![V4.service(Protocol::Tcp)]);
+    let mut opened = 0;
+    loop {
+        match world.process(&tcp(V4.client(), V4.vip(), SYN)).0 {
+            Verdict::Forward => opened += 1,
+            verdict => {
+                assert_eq!(verdict, Verdict::Drop(DropReason::TableFull));
+                break;
+            }
+        }
+        let _ = world.process(&tcp(V4.client(), V4.vip(), RST));
+        let _ = world.process(&tcp(V4.server(0), V4.client(), RST));
+        let _ = world.process(&tcp(V4.server(1), V4.client(), RST));
+        assert!(opened < 10_000, "the director remembers without limit");
+    }
+    // One round of the sweep, and all is well.
+    world.wait_and_sweep(Duration::from_secs(1));
+    world.wait_and_sweep(Duration::from_secs(1));
+    world.forward(&tcp(V4.client_port(1), V4.vip(), SYN));
+}
+
+#[test]
 fn second_service_on_one_server_does_not_take_over_the_clients_replies() {
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let world = World::new(vec![

@@ -67,6 +67,11 @@ impl<A: Address> Roll<A> {
         }
     }
 
+    /// Connections on it, closed ones that no sweep has met yet among them.
+    pub(crate) fn length(&self) -> usize {
+        self.length.load(Relaxed)
+    }
+
     /// Visits the next connections, at most [`VISITS_MAX`]; hands each expired one to `remove` and
     /// forgets it and those that were closed before. Returns how many `remove` said it removed.
     /// A call while another one runs does nothing.
@@ -76,7 +81,7 @@ impl<A: Address> Roll<A> {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return 0,
         };
-        let length = self.length.load(Relaxed);
+        let length = self.length();
         let visits = length.div_ceil(CALLS_PER_ROUND).clamp(VISITS_MIN, VISITS_MAX).min(length);
         let (mut visited, mut removed, mut ends) = (0_usize, 0_usize, 0_usize);
         // An end of a segment costs a visit of its own, so that empty ones are no endless loop.

@@ -108,9 +108,11 @@ impl Tables {
         self.live.load(Relaxed)
     }
 
-    /// Whether another connection would be refused.
-    pub(crate) fn is_full(&self) -> bool {
-        self.live() >= self.connections_max
+    /// Whether another connection would be refused: the limit is reached, or so many connections
+    /// made way for others so fast that the sweep is behind with forgetting them.
+    pub(crate) fn is_full<A: Tabled>(&self) -> bool {
+        let on_roll_max = self.connections_max.saturating_mul(2).saturating_add(1024);
+        self.live() >= self.connections_max || A::table(self).roll.length() >= on_roll_max
     }
 
     pub(crate) fn counters(&self) -> &TableCounters {
@@ -138,8 +140,9 @@ impl Tables {
                 Ok(connection)
             }
             other => {
-                self.live.fetch_sub(1, Relaxed);
-                connection.close();
+                if connection.close() {
+                    self.live.fetch_sub(1, Relaxed);
+                }
                 other.map(|winner| winner.unwrap_or(connection))
             }
         }
@@ -155,9 +158,10 @@ impl Tables {
         is_first
     }
 
-    /// Takes out the connection that has `tuple`, to make way for a new one.
+    /// Takes out the connection that has `tuple` to make way for a new one, if it is over.
     pub(crate) fn replace<A: Tabled>(&self, tuple: &Tuple<A>) {
         if let Some(connection) = A::table(self).find(tuple)
+            && connection.is_over()
             && self.remove(&connection)
         {
             self.counters.replaced.count();
@@ -217,41 +221,52 @@ impl<A: Address> Table<A> {
         connection: &Arc<Connection<A>>,
     ) -> Result<Option<Arc<Connection<A>>>, Refusal> {
         loop {
-            // The lock on the entry is held for this statement only: never two at once.
+            // The lock on an entry is held for one statement only: never two at once.
             let holder = match self.index.entry(connection.reply) {
                 Entry::Vacant(entry) => {
                     entry.insert(Arc::clone(connection));
-                    None
+                    break;
                 }
-                Entry::Occupied(entry) => Some(Arc::clone(entry.get())),
+                Entry::Occupied(entry) => Arc::clone(entry.get()),
             };
-            match holder {
-                None => break,
+            if holder.is_closed() {
+                self.unindex(&holder);
+            } else if holder.original != connection.original {
+                return Err(Refusal::ReplyTaken);
+            } else if let Some(winner) = self.find(&connection.original)
+                && !winner.is_closed()
+            {
+                return Ok(Some(winner));
+            } else {
                 // The same client's same packet on another thread, with the same choice of server:
                 // in a moment it has the original too, or gave up for a third one.
-                Some(other) if other.original == connection.original => {
-                    if let Some(winner) = self.find(&connection.original) {
-                        return Ok(Some(winner));
-                    }
-                    core::hint::spin_loop();
+                core::hint::spin_loop();
+            }
+        }
+        loop {
+            let holder = match self.index.entry(connection.original) {
+                Entry::Vacant(entry) => {
+                    entry.insert(Arc::clone(connection));
+                    break;
                 }
-                Some(_) => return Err(Refusal::ReplyTaken),
+                Entry::Occupied(entry) => Arc::clone(entry.get()),
+            };
+            if holder.is_closed() {
+                self.unindex(&holder);
+            } else {
+                self.unindex(connection);
+                return Ok(Some(holder));
             }
         }
-        let winner = match self.index.entry(connection.original) {
-            Entry::Vacant(entry) => {
-                entry.insert(Arc::clone(connection));
-                None
-            }
-            Entry::Occupied(entry) => Some(Arc::clone(entry.get())),
-        };
-        if winner.is_some() {
-            self.index.remove_if(&connection.reply, |_, other| Arc::ptr_eq(other, connection));
+        // Found by its reply tuple and closed before it had its original: nobody else looks there.
+        if connection.is_closed() {
+            self.unindex(connection);
+            return Err(Refusal::ReplyTaken);
         }
-        Ok(winner)
+        Ok(None)
     }
 
-    /// The other way round.
+    /// The other way round. What is not this connection's stays.
     fn unindex(&self, connection: &Connection<A>) {
         let is_same = |_: &Tuple<A>, other: &Arc<Connection<A>>| {
             core::ptr::eq(Arc::as_ptr(other), connection)

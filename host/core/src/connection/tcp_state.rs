@@ -1,8 +1,8 @@
 //! The TCP state machine of LVS as the table that it is.
 //!
-//! The director sees both directions but checks no sequence numbers: states follow the flags alone,
-//! and a forged RST or FIN is believed. What that means is bounded: such a connection expires
-//! sooner, and its next segment brings it back to where the table says.
+//! The director sees both directions but checks no sequence numbers: states follow the flags alone.
+//! A forged RST with the right addresses and ports is believed. The connection goes on while it
+//! is used, but a silence of [`State::Close`]'s timeout ends it, and a SYN replaces it.
 
 use super::state::State;
 use super::tuple::Direction;

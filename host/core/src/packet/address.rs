@@ -33,8 +33,7 @@ pub trait Address:
     /// may say more than is there, and the payload is what there is.
     ///
     /// # Errors
-    /// [`DropReason::IcmpQuote`] when even the header is cut off or impossible,
-    /// [`DropReason::Fragment`] for a fragment without the transport header.
+    /// [`DropReason::IcmpQuote`] when even the header is cut off or impossible.
     fn parse_quote(octets: &mut [u8]) -> Result<Ip<'_, Self>, DropReason>;
 
     /// What an ICMP message of this family is about.

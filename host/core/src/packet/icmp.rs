@@ -18,17 +18,19 @@ pub const fn classify_v4(kind: u8, _code: u8) -> Icmp {
         8 => Icmp::EchoRequest,
         // Unreachable, source quench, time exceeded, parameter problem.
         3 | 4 | 11 | 12 => Icmp::Error,
+        5 => Icmp::Redirect,
         _ => Icmp::Other,
     }
 }
 
-/// Kinds of ICMPv6 (RFC 4443 section 2.1: below 128 are errors).
+/// Kinds of ICMPv6 (RFC 4443 section 2.1: below 128 are errors; RFC 4861 section 4.5: redirects).
 #[must_use]
 pub const fn classify_v6(kind: u8, _code: u8) -> Icmp {
     match kind {
         0..=127 => Icmp::Error,
         128 => Icmp::EchoRequest,
         129 => Icmp::EchoReply,
+        137 => Icmp::Redirect,
         _ => Icmp::Other,
     }
 }

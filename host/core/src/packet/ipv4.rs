@@ -20,8 +20,7 @@ pub struct Ipv4Header<'a>(&'a mut [u8; 20]);
 /// incremental updates keep a wrong one wrong.
 ///
 /// # Errors
-/// [`DropReason::Ipv4Header`], [`DropReason::Ipv4Length`], and [`DropReason::Fragment`] for every
-/// fragment, the first one included.
+/// [`DropReason::Ipv4Header`], [`DropReason::Ipv4Length`].
 #[inline]
 pub fn parse(octets: &mut [u8]) -> Result<Ip<'_, Ipv4Addr>, DropReason> {
     let (header, rest) = octets.split_first_chunk_mut::<20>().ok_or(DropReason::Ipv4Header)?;
@@ -29,19 +28,16 @@ pub fn parse(octets: &mut [u8]) -> Result<Ip<'_, Ipv4Addr>, DropReason> {
     let options = header.length().checked_sub(20).ok_or(DropReason::Ipv4Header)?;
     let total = header.total_length();
     let payload = total.checked_sub(header.length()).ok_or(DropReason::Ipv4Length)?;
-    if header.is_fragment() {
-        return Err(DropReason::Fragment);
-    }
+    let is_fragment = header.is_fragment();
     let rest = rest.get_mut(options..).ok_or(DropReason::Ipv4Header)?;
     let payload = rest.get_mut(..payload).ok_or(DropReason::Ipv4Length)?;
-    Ok(Ip { protocol: header.protocol(), header, payload, length: total })
+    Ok(Ip { protocol: header.protocol(), header, payload, length: total, is_fragment })
 }
 
 /// As [`parse`] for the beginning of a packet, whose payload goes as far as the octets do.
 ///
 /// # Errors
-/// [`DropReason::IcmpQuote`] for an impossible header, [`DropReason::Fragment`] for a fragment that
-/// is not the first.
+/// [`DropReason::IcmpQuote`] for an impossible header.
 pub fn parse_quote(octets: &mut [u8]) -> Result<Ip<'_, Ipv4Addr>, DropReason> {
     let length = octets.len();
     let (header, rest) = octets.split_first_chunk_mut::<20>().ok_or(DropReason::IcmpQuote)?;
@@ -49,10 +45,8 @@ pub fn parse_quote(octets: &mut [u8]) -> Result<Ip<'_, Ipv4Addr>, DropReason> {
     let options = header.length().checked_sub(20).filter(|_| header.0[0] >> 4 == 4);
     let payload =
         options.and_then(|options| rest.get_mut(options..)).ok_or(DropReason::IcmpQuote)?;
-    if header.fragment_offset() != 0 {
-        return Err(DropReason::Fragment);
-    }
-    Ok(Ip { protocol: header.protocol(), header, payload, length })
+    let is_fragment = header.fragment_offset() != 0;
+    Ok(Ip { protocol: header.protocol(), header, payload, length, is_fragment })
 }
 
 impl Ipv4Header<'_> {

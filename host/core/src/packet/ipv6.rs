@@ -17,13 +17,15 @@ pub struct Ipv6Header<'a>(&'a mut [u8; 40]);
 /// has one or two.
 pub const EXTENSIONS_MAX: usize = 8;
 
+/// There is nothing behind this header (RFC 8200 section 4.7).
+const NO_NEXT_HEADER: u8 = 59;
+
 /// Splits a packet into header and payload, which begins behind the extension headers. Octets
 /// beyond the payload length belong to neither.
 ///
 /// # Errors
-/// [`DropReason::Ipv6Header`], [`DropReason::Ipv6Length`], [`DropReason::Ipv6Extensions`] for
-/// headers that are cut off or more than [`EXTENSIONS_MAX`], and [`DropReason::Fragment`] for every
-/// fragment but an atomic one, which is a whole packet (RFC 6946).
+/// [`DropReason::Ipv6Header`], [`DropReason::Ipv6Length`], and [`DropReason::Ipv6Extensions`] for
+/// headers that are cut off or more than [`EXTENSIONS_MAX`].
 #[inline]
 pub fn parse(octets: &mut [u8]) -> Result<Ip<'_, Ipv6Addr>, DropReason> {
     let (header, rest) = octets.split_first_chunk_mut::<40>().ok_or(DropReason::Ipv6Header)?;
@@ -31,12 +33,13 @@ pub fn parse(octets: &mut [u8]) -> Result<Ip<'_, Ipv6Addr>, DropReason> {
     let payload = header.payload_length();
     let length = payload.saturating_add(40);
     let payload = rest.get_mut(..payload).ok_or(DropReason::Ipv6Length)?;
-    let (protocol, payload) = skip_extensions(header.next_header(), payload)?;
-    Ok(Ip { protocol, header, payload, length })
+    let (protocol, payload, is_fragment) = skip_extensions(header.next_header(), payload)?;
+    Ok(Ip { protocol, header, payload, length, is_fragment })
 }
 
-/// Walks from a next-header number to the first header that is no extension.
-fn skip_extensions(mut next: u8, mut rest: &mut [u8]) -> Result<(u8, &mut [u8]), DropReason> {
+/// Walks from a next-header number to the first header that is no extension, or to the content of a
+/// fragment. An atomic fragment is a whole packet (RFC 6946).
+fn skip_extensions(mut next: u8, mut rest: &mut [u8]) -> Result<(u8, &mut [u8], bool), DropReason> {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;
@@ -49,7 +52,7 @@ fn skip_extensions(mut next: u8, mut rest: &mut [u8]) -> Result<(u8, &mut [u8]),
                 HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION => {
                     Err(DropReason::Ipv6Extensions)
                 }
-                _ => Ok((next, rest)),
+                _ => Ok((next, rest, false)),
             };
         };
         let octets = match next {
@@ -61,11 +64,11 @@ fn skip_extensions(mut next: u8, mut rest: &mut [u8]) -> Result<(u8, &mut [u8]),
             FRAGMENT => {
                 // Offset (13 bits), two reserved bits, and whether more fragments follow.
                 if u16::from_be_bytes([high, low]) & 0xfff9 != 0 {
-                    return Err(DropReason::Fragment);
+                    return Ok((following, rest.get_mut(8..).unwrap_or_default(), true));
                 }
                 8
             }
-            _ => return Ok((next, rest)),
+            _ => return Ok((next, rest, false)),
         };
         rest = rest.get_mut(octets..).ok_or(DropReason::Ipv6Extensions)?;
         next = following;
@@ -76,7 +79,7 @@ fn skip_extensions(mut next: u8, mut rest: &mut [u8]) -> Result<(u8, &mut [u8]),
 /// As [`parse`] for the beginning of a packet, whose payload goes as far as the octets do.
 ///
 /// # Errors
-/// [`DropReason::IcmpQuote`] for an impossible header, and as [`parse`] for what follows it.
+/// [`DropReason::IcmpQuote`] for an impossible header.
 pub fn parse_quote(octets: &mut [u8]) -> Result<Ip<'_, Ipv6Addr>, DropReason> {
     let length = octets.len();
     let (header, rest) = octets.split_first_chunk_mut::<40>().ok_or(DropReason::IcmpQuote)?;
@@ -84,8 +87,10 @@ pub fn parse_quote(octets: &mut [u8]) -> Result<Ip<'_, Ipv6Addr>, DropReason> {
     if header.0[0] >> 4 != 6 {
         return Err(DropReason::IcmpQuote);
     }
-    let (protocol, payload) = skip_extensions(header.next_header(), rest)?;
-    Ok(Ip { protocol, header, payload, length })
+    // Where the quote ends within the extension headers, the addresses are still of use.
+    let (protocol, payload, is_fragment) =
+        skip_extensions(header.next_header(), rest).unwrap_or((NO_NEXT_HEADER, &mut [], false));
+    Ok(Ip { protocol, header, payload, length, is_fragment })
 }
 
 impl Ipv6Header<'_> {
