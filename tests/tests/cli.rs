@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use tokio::runtime::Builder;
 use wvs::control::snapshot::{
-    SchedulerSnapshot, SchedulingSnapshot, ServerSnapshot, ServiceSnapshot, ServicesSnapshot,
-    StatsSnapshot, TrafficSnapshot,
+    ConnectionsSnapshot, DeviceSnapshot, PacketsSnapshot, SchedulerSnapshot, SchedulingSnapshot,
+    ServerSnapshot, ServiceSnapshot, ServicesSnapshot, Snapshot, StatsSnapshot, TrafficSnapshot,
 };
 use wvs::control::{Answers, ControlServer, ControlSocket};
 
@@ -348,19 +348,19 @@ impl Answers for Paper {
                     defers: 0,
                     unavailable: 0,
                     bad_answers: 0,
-                    traps: 1,
+                    traps: 0,
                     out_of_fuel: 0,
-                    faults: 1,
+                    faults: 0,
                     quarantines: 0,
-                    rebuilds: 1,
-                    last_fault: Some("wvs_schedule stopped".to_owned()),
+                    rebuilds: 0,
+                    last_fault: None,
                 },
-                scheduling: SchedulingSnapshot { picked: 3, fallback: 1, no_server: 0 },
+                scheduling: SchedulingSnapshot { picked: 3, fallback: 0, no_server: 0 },
                 traffic: traffic(4, 123_456),
                 servers,
             }
         };
-        ServicesSnapshot {
+        let mut services = ServicesSnapshot {
             version: "1.2.3".to_owned(),
             connections_max: 4_096,
             services: vec![
@@ -399,11 +399,44 @@ impl Answers for Paper {
                 ),
                 service("ping", "icmp", "203.0.113.53", 0, "sh", vec![]),
             ],
-        }
+        };
+        let failing = &mut services.services[1];
+        failing.scheduler.traps = 3;
+        failing.scheduler.faults = 3;
+        failing.scheduler.quarantines = 1;
+        failing.scheduler.last_fault = Some("wvs_schedule stopped: \u{1b}[2J".to_owned());
+        failing.scheduling.fallback = 2_675;
+        services.services[2].scheduling.fallback = 1;
+        services
     }
 
     fn stats(&self) -> StatsSnapshot {
-        unreachable!("list does not ask for it")
+        let dropped = [("no_connection", 7), ("stray", 0), ("table_full", 12)];
+        StatsSnapshot {
+            version: "1.2.3".to_owned(),
+            uptime_seconds: 60,
+            connections: ConnectionsSnapshot {
+                now: 19,
+                max: 4_096,
+                opened: 16,
+                expired: 0,
+                replaced: 0,
+            },
+            packets: PacketsSnapshot {
+                forwarded: 304,
+                replied: 2,
+                passed: 1,
+                dropped: dropped.map(|(reason, packets)| (reason.to_owned(), packets)).into(),
+            },
+            device: DeviceSnapshot {
+                name: "wvs0".to_owned(),
+                mtu: 1_500,
+                read: 326,
+                written: 307,
+                read_errors: 0,
+                write_errors: 0,
+            },
+        }
     }
 }
 
@@ -445,6 +478,18 @@ fn list_of_one_service_has_no_title() {
 }
 
 #[test]
+fn list_says_which_scheduler_failed() {
+    for arguments in [&["web6"][..], &["web6", "--stats"]] {
+        let told = list(arguments);
+        let line = "     scheduler: 3 faults, 1 quarantine, last: wvs_schedule stopped: \u{fffd}[2J; \
+                    2675 connections placed by the fallback";
+        assert!(told.lines().any(|told| told == line), "{told}");
+    }
+    let healthy = list(&["web"]);
+    assert!(!healthy.contains("scheduler:"), "{healthy}");
+}
+
+#[test]
 fn list_of_an_unknown_service_fails() {
     insta::assert_snapshot!(list(&["203.0.113.10:80/udp"]), @r"
     exit status: 1
@@ -457,8 +502,8 @@ fn list_of_an_unknown_service_fails() {
 fn list_as_json_has_everything() {
     let told = list(&["--json"]);
     let (_, json) = told.split_once("--- stdout\n").unwrap();
-    let snapshot: ServicesSnapshot = serde_json::from_str(json).unwrap();
-    assert_eq!(snapshot, Paper.services());
+    let snapshot: Snapshot = serde_json::from_str(json).unwrap();
+    assert_eq!(snapshot, Snapshot { services: Paper.services(), stats: Paper.stats() });
     insta::assert_snapshot!(list(&["--json", "web"]));
 }
 

@@ -1,10 +1,12 @@
 //! Tables for people, laid out as `ipvsadm` lays out its own, so that eyes and scripts that know
 //! those find their way.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
-use crate::control::snapshot::{ServiceSnapshot, ServicesSnapshot, TrafficSnapshot};
+use crate::control::snapshot::{
+    PacketsSnapshot, SchedulerSnapshot, ServiceSnapshot, ServicesSnapshot, TrafficSnapshot,
+};
 
 /// Which columns a listing has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +55,7 @@ fn list_service(text: &mut String, service: &ServiceSnapshot, columns: Columns) 
             writeln!(text, "{head:<33}{}", numbers(&service.traffic, is_exact))
         }
     };
+    list_troubles(text, service);
     for server in &service.servers {
         let address = address(server.address.ip(), server.address.port());
         let _ = match columns {
@@ -66,6 +69,57 @@ fn list_service(text: &mut String, service: &ServiceSnapshot, columns: Columns) 
             }
         };
     }
+}
+
+/// A line that `ipvsadm` does not have, for a scheduler that failed or was stood in for.
+fn list_troubles(text: &mut String, service: &ServiceSnapshot) {
+    let SchedulerSnapshot { faults, quarantines, last_fault, .. } = &service.scheduler;
+    let mut troubles = Vec::new();
+    if *faults > 0 {
+        let mut trouble = count(*faults, "fault", "faults");
+        if *quarantines > 0 {
+            let _ = write!(trouble, ", {}", count(*quarantines, "quarantine", "quarantines"));
+        }
+        if let Some(fault) = last_fault {
+            // A plugin's own words may be in it.
+            let _ = write!(trouble, ", last: {}", fault.replace(char::is_control, "\u{fffd}"));
+        }
+        troubles.push(trouble);
+    }
+    let fallback = service.scheduling.fallback;
+    if fallback > 0 {
+        let connections = count(fallback, "connection", "connections");
+        troubles.push(format!("{connections} placed by the fallback"));
+    }
+    if !troubles.is_empty() {
+        let _ = writeln!(text, "     scheduler: {}", troubles.join("; "));
+    }
+}
+
+/// A line of what was dropped, by reason; empty when nothing was.
+#[must_use]
+pub fn drops(packets: &PacketsSnapshot) -> String {
+    let reasons: Vec<_> = packets
+        .dropped
+        .iter()
+        .filter(|(_, packets)| **packets > 0)
+        .map(|(reason, packets)| format!("{reason} {packets}"))
+        .collect();
+    if reasons.is_empty() {
+        String::new()
+    } else {
+        format!("Dropped packets: {}\n", reasons.join(", "))
+    }
+}
+
+/// `1 fault` or `2 faults`.
+pub(crate) fn count(
+    number: impl Display + From<u8> + PartialEq,
+    one: &str,
+    several: &str,
+) -> String {
+    let noun = if number == 1.into() { one } else { several };
+    format!("{number} {noun}")
 }
 
 /// Address and port as `ipvsadm` writes them; the address alone where there is no port.

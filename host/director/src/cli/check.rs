@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{ConfigArg, REFUSED, complain, fail, print, print_json};
 use crate::config::Problem;
 use crate::deployment;
+use crate::output::count;
 
 /// Check a configuration, and try its plugins, without touching anything.
 #[derive(Debug, Args)]
@@ -52,7 +53,7 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
         return REFUSED;
     }
     let config = reading.config();
-    let servers = config.services.iter().map(|service| service.servers.len()).sum();
+    let servers = config.services.iter().map(|service| service.servers.len()).sum::<usize>();
     let text = format!(
         "{}: good, {}, {}\n",
         args.config.config.display(),
@@ -60,8 +61,4 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
         count(servers, "real server", "real servers"),
     );
     print(text.as_bytes())
-}
-
-fn count(number: usize, one: &str, several: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { several })
 }

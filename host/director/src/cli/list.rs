@@ -1,13 +1,13 @@
 //! `wvs list`: the running director's services and real servers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::{fail, print, print_json, refuse, runtime};
 use crate::config::{Config, Reading};
-use crate::control::snapshot::{ServiceSnapshot, ServicesSnapshot};
-use crate::control::{self, SERVICES};
+use crate::control::snapshot::{ServiceSnapshot, Snapshot};
+use crate::control::{self, AskError, SERVICES, STATS};
 use crate::output::{self, Columns};
 
 /// Show the running director's services and real servers, as ipvsadm does.
@@ -18,12 +18,16 @@ use crate::output::{self, Columns};
   wvs list web                 one service, by name
   wvs list 203.0.113.10:80     those at an address
   wvs list --json              everything there is to know, for programs
-  wvs list -c wvs.yaml         of the director that runs with this configuration")]
+  wvs list -c wvs.yaml         of the director that runs with this configuration
+
+A line `scheduler: ...` below a service says that its scheduler failed, or that the director placed \
+connections in its stead; with --stats the last line says what was dropped. Neither is there when \
+there is nothing to say.")]
 pub(super) struct ListArgs {
     /// Only this service: its name, VIP:PORT, or VIP:PORT/PROTOCOL.
     service: Option<String>,
 
-    /// Connections, packets and octets since the start.
+    /// Connections, packets and octets since the start, and what was dropped.
     #[arg(long)]
     stats: bool,
 
@@ -31,7 +35,7 @@ pub(super) struct ListArgs {
     #[arg(long, requires = "stats")]
     exact: bool,
 
-    /// Write everything as JSON.
+    /// Write everything as JSON: services, faults, drops, the connection table, the device.
     #[arg(long, conflicts_with_all = ["stats", "exact"])]
     json: bool,
 
@@ -53,16 +57,16 @@ pub(super) fn list(args: &ListArgs) -> u8 {
             Err(error) => return refuse(error),
         },
     };
-    let answer = runtime()
-        .map(|runtime| runtime.block_on(control::ask::<ServicesSnapshot>(&socket, SERVICES)));
+    let answer = runtime().map(|runtime| runtime.block_on(ask(&socket)));
     let mut snapshot = match answer {
         Ok(Ok(snapshot)) => snapshot,
         Ok(Err(error)) => return fail(error),
         Err(error) => return fail(error),
     };
+    let services = &mut snapshot.services.services;
     if let Some(wanted) = &args.service {
-        snapshot.services.retain(|service| is(service, wanted));
-        if snapshot.services.is_empty() {
+        services.retain(|service| is(service, wanted));
+        if services.is_empty() {
             return fail(format_args!("there is no service {wanted}; `wvs list` shows all"));
         }
     }
@@ -71,7 +75,20 @@ pub(super) fn list(args: &ListArgs) -> u8 {
     }
     let columns =
         if args.stats { Columns::Traffic { is_exact: args.exact } } else { Columns::Connections };
-    print(output::list(&snapshot, columns, args.service.is_none()).as_bytes())
+    // What is dropped is dropped for the whole director, not for one of its services.
+    let is_whole = args.service.is_none();
+    let mut text = output::list(&snapshot.services, columns, is_whole);
+    if args.stats && is_whole {
+        text.push_str(&output::drops(&snapshot.stats.packets));
+    }
+    print(text.as_bytes())
+}
+
+async fn ask(socket: &Path) -> Result<Snapshot, AskError> {
+    Ok(Snapshot {
+        services: control::ask(socket, SERVICES).await?,
+        stats: control::ask(socket, STATS).await?,
+    })
 }
 
 /// Whether a service is what `wanted` names.

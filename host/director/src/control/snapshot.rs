@@ -174,6 +174,16 @@ pub struct DeviceSnapshot {
     pub write_errors: u64,
 }
 
+/// Both answers together, as `wvs list --json` writes them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The services, whose keys are on top.
+    #[serde(flatten)]
+    pub services: ServicesSnapshot,
+    /// The counters.
+    pub stats: StatsSnapshot,
+}
+
 /// What is said instead of an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
