@@ -18,14 +18,14 @@ mod step;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::{fmt::Write as _, io};
 
 use nix::errno::Errno;
 use wvs_core::service::Protocol;
 
 use crate::device;
-use crate::sysctl::{Ledger, LedgerError, LedgerLock};
+use crate::sysctl::{Ledger, LedgerError, LedgerLock, STATE_FOLDER};
 use netlink::{Netlink, Way};
 use plan::{Surroundings, Tables};
 use step::Step;
@@ -172,27 +172,26 @@ pub enum RouteError {
 pub struct Routing {
     netlink: Netlink,
     device_index: u32,
-    state_directory: PathBuf,
     ledger: Ledger,
     done: Vec<Step>,
 }
 
 /// Removes what directors that are no more left behind, then routes `needs` to the director.
-/// `state_directory` keeps the settings to be put back; it is made if it is missing.
+/// The folder [`STATE_FOLDER`] keeps the settings to be put back; it is made if it is missing.
 ///
 /// To be called while the director's device is open, within a tokio runtime, on a thread in the
 /// director's network namespace.
 ///
 /// # Errors
 /// See [`RouteError`]. What was set already is taken back.
-pub async fn set_up(needs: &RouteNeeds, state_directory: &Path) -> Result<Routing, RouteError> {
+pub async fn set_up(needs: &RouteNeeds) -> Result<Routing, RouteError> {
     let netlink = Netlink::connect()?;
     let device_index = netlink
         .link(&needs.device)
         .await
         .map_err(|_| RouteError::NoDevice { device: needs.device.clone() })?
         .index;
-    let lock = LedgerLock::take(state_directory).await?;
+    let lock = LedgerLock::take(Path::new(STATE_FOLDER)).await?;
     let rules = left_over::remove(&netlink, &needs.device).await?;
     let ledgers = lock.put_back_left_over(&needs.device)?;
     if rules > 0 || ledgers > 0 {
@@ -201,13 +200,8 @@ pub async fn set_up(needs: &RouteNeeds, state_directory: &Path) -> Result<Routin
 
     let surroundings = explore(&netlink, needs).await?;
     let in_use = tables_in_use(&netlink, &needs.device, &surroundings).await?;
-    let mut routing = Routing {
-        netlink,
-        device_index,
-        state_directory: state_directory.to_owned(),
-        ledger: lock.open(&needs.device)?,
-        done: Vec::new(),
-    };
+    let mut routing =
+        Routing { netlink, device_index, ledger: lock.open(&needs.device)?, done: Vec::new() };
     for tables in Tables::all().filter(|tables| tables.are_none_of(&in_use.all)) {
         match routing.apply(plan::steps(needs, &surroundings, tables)).await {
             Ok(()) => return Ok(routing),
@@ -293,7 +287,7 @@ impl Routing {
     /// # Errors
     /// See [`RouteError`]; everything that could be taken back was.
     pub async fn take_back(mut self) -> Result<(), RouteError> {
-        let lock = LedgerLock::take(&self.state_directory).await?;
+        let lock = LedgerLock::take(Path::new(STATE_FOLDER)).await?;
         let refused = self.undo().await;
         lock.close(self.ledger)?;
         refused.map_or(Ok(()), Err)

@@ -145,11 +145,8 @@ impl Running {
         };
         let device = Device::open(&config.device.name, mtu)?;
         let socket = ControlSocket::claim(&config.socket)?;
-        let state_directory =
-            config.socket.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let state_directory = state_directory.unwrap_or_else(|| Path::new("."));
         let (routing, routing_commands) = match config.routing {
-            RoutingMode::Managed => (Some(route::set_up(&needs, state_directory).await?), None),
+            RoutingMode::Managed => (Some(route::set_up(&needs).await?), None),
             RoutingMode::Print => (None, Some(route::print(&needs).await?)),
             RoutingMode::Off => (None, None),
         };

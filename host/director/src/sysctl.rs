@@ -4,11 +4,13 @@
 //! contain dots. Settings below `net` are those of the calling thread's network namespace.
 
 mod ledger;
+mod state;
 
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
 pub use ledger::{Ledger, LedgerError, LedgerLock};
+pub use state::{FolderProblem, STATE_FOLDER};
 
 /// The value of the setting `name`, without the line's end.
 ///

@@ -1,6 +1,8 @@
 //! Everything that a director changes on its host, as one text, to be compared.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use wvs::lab::Host;
 use wvs::sysctl;
@@ -56,11 +58,22 @@ pub(crate) fn assert_same(before: &str, after: &str) {
 }
 
 /// The files in `folder`, sorted.
-pub(crate) fn files(folder: &std::path::Path) -> Vec<String> {
+pub(crate) fn files(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
         .collect();
     names.sort();
     names
+}
+
+/// The inode of `host`'s network namespace, by which state files tell hosts apart.
+pub(crate) fn namespace_of(host: &Host) -> u64 {
+    host.run(|| fs::metadata("/proc/thread-self/ns/net").unwrap().ino())
+}
+
+/// The state files of directors on `host`, sorted. Those of other tests are in the same folder.
+pub(crate) fn state_files(host: &Host) -> Vec<String> {
+    let part = format!("-{}.json", namespace_of(host));
+    files(Path::new(sysctl::STATE_FOLDER)).into_iter().filter(|name| name.contains(&part)).collect()
 }

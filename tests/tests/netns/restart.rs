@@ -1,10 +1,18 @@
 //! Directors that end without warning, and those that come after them.
 
+use std::fs;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::symlink;
+use std::path::Path;
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use wvs::lab::Lab;
+use wvs::sysctl::STATE_FOLDER;
 
-use crate::host_state::{assert_same, assert_unchanged, files, host_state};
+use crate::host_state::{
+    assert_same, assert_unchanged, files, host_state, namespace_of, state_files,
+};
 use crate::server::{servers, web_servers};
 use crate::stage::{PORT, SERVER_PORT, Stage, run_well};
 
@@ -12,6 +20,7 @@ trials! {
     once next_start_cleans_up_after_a_crash,
     once next_director_of_another_device_cleans_up_after_a_crash,
     once next_start_cleans_up_without_the_state_files,
+    once planted_state_files_neither_write_elsewhere_nor_prevent_a_start,
     both packet_of_a_forgotten_connection_is_reset,
 }
 
@@ -31,7 +40,8 @@ fn next_start_cleans_up_after_a_crash() {
     director.stop();
 
     assert_unchanged(&stage.lab.director, &before);
-    assert_eq!(files(stage.folder()), ["routing.lock", "wvs.yaml"]);
+    assert_eq!(files(stage.folder()), ["wvs.yaml"]);
+    assert_eq!(state_files(&stage.lab.director), [""; 0]);
 }
 
 fn next_director_of_another_device_cleans_up_after_a_crash() {
@@ -51,8 +61,10 @@ fn next_start_cleans_up_without_the_state_files() {
     let stage = Stage::new(1);
     let before = host_state(&stage.lab.director);
     stage.direct(&stage.service(false, "rr")).crash();
-    for name in files(stage.folder()).iter().filter(|name| name.starts_with("sysctl-")) {
-        std::fs::remove_file(stage.folder().join(name)).unwrap();
+    let state = state_files(&stage.lab.director);
+    assert_eq!(state.len(), 1);
+    for name in state {
+        fs::remove_file(Path::new(STATE_FOLDER).join(name)).unwrap();
     }
 
     stage.direct(&stage.service(false, "rr")).stop();
@@ -63,6 +75,47 @@ fn next_start_cleans_up_without_the_state_files() {
     };
     let after = host_state(&stage.lab.director);
     assert_same(&routes_and_rules(&before), &routes_and_rules(&after));
+}
+
+/// As root's own files, where nobody else can write: the last line of defence.
+fn planted_state_files_neither_write_elsewhere_nor_prevent_a_start() {
+    let stage = Stage::new(1);
+    let host = &stage.lab.director;
+    let victim = stage.folder().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    let before = host_state(host);
+    let folder = Path::new(STATE_FOLDER);
+    let plant = |device: &str| folder.join(format!("sysctl-{device}-{}.json", namespace_of(host)));
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let record = |device: &str, names: &[&str]| {
+        let changes: Vec<_> = names
+            .iter()
+            .map(|name| serde_json::json!({ "name": name, "was": "1", "set": "precious", "along": [] }))
+            .collect();
+        serde_json::json!({
+            "boot": boot.trim_end(), "namespace": namespace_of(host), "device": device, "changes": changes,
+        })
+        .to_string()
+    };
+    // Makes the folder.
+    stage.direct(&stage.service(false, "rr")).stop();
+    let climbing = format!("net/ipv4/conf/../../../../..{}", victim.display());
+    let names = [victim.to_str().unwrap(), &climbing, "kernel/core_pattern"];
+    fs::write(plant("names"), record("names", &names)).unwrap();
+    fs::write(plant("garbage"), "{").unwrap();
+    symlink(&victim, plant("link")).unwrap();
+    mkfifo(&plant("fifo"), Mode::S_IRWXU).unwrap();
+
+    let director = stage.direct(&stage.service(false, "rr"));
+    let log = director.log();
+    director.stop();
+
+    assert_eq!(fs::read(&victim).unwrap(), b"precious");
+    assert_eq!(log.matches("passed over a setting").count(), names.len(), "{log}");
+    assert_eq!(log.matches("put aside a state file").count(), 3, "{log}");
+    assert_unchanged(host, &before);
+    let left = state_files(host);
+    assert!(left.iter().all(|name| name.ends_with(".bad")), "{left:?}");
 }
 
 fn packet_of_a_forgotten_connection_is_reset(is_ipv6: bool) {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::director::DirectorProcess;
-use crate::host_state::{assert_same, assert_unchanged, files, host_state};
+use crate::host_state::{assert_same, assert_unchanged, files, host_state, state_files};
 use crate::server::web_servers;
 use crate::stage::{PORT, SERVER_PORT, Stage, run_well};
 
@@ -16,6 +16,7 @@ trials! {
     once printed_commands_route_as_managed_routing_does,
     once vip_in_the_network_of_the_clients_is_announced_as_documented,
     once two_directors_share_a_host,
+    once director_that_stops_leaves_its_settings_to_one_with_another_socket_folder,
     once second_director_of_the_same_server_is_refused,
     once deleted_device_ends_the_director_and_its_routes,
     once host_learns_routes_from_advertisements_as_before,
@@ -34,7 +35,8 @@ fn stopped_director_leaves_nothing_behind() {
     director.stop();
 
     assert_unchanged(&stage.lab.director, &before);
-    assert_eq!(files(stage.folder()), ["routing.lock", "wvs.yaml"]);
+    assert_eq!(files(stage.folder()), ["wvs.yaml"]);
+    assert_eq!(state_files(&stage.lab.director), [""; 0]);
 }
 
 fn settings_that_somebody_changed_meanwhile_stay() {
@@ -143,6 +145,29 @@ fn two_directors_share_a_host() {
     assert_eq!(ask_other(), "server1");
     second.stop();
     assert_unchanged(&stage.lab.director, &before);
+}
+
+fn director_that_stops_leaves_its_settings_to_one_with_another_socket_folder() {
+    let stage = Stage::new(1);
+    let host = &stage.lab.director;
+    let forwards = || host.run(|| wvs::sysctl::read("net/ipv4/ip_forward").unwrap());
+    host.run(|| wvs::sysctl::write("net/ipv4/ip_forward", "0").unwrap());
+    let before = host_state(host);
+    let first = stage.direct(&stage.service(false, "rr"));
+    std::fs::create_dir(stage.folder().join("elsewhere")).unwrap();
+    let config = stage.configure_as(
+        "elsewhere/other",
+        "device: { name: other0 }",
+        &stage.service_of("10.30.0.2".parse().unwrap(), PORT, "tcp", "rr", OTHER_PORT),
+    );
+    let second = DirectorProcess::start(host, &config);
+    assert_ne!(stage.socket_of("wvs").parent(), stage.socket_of("elsewhere/other").parent());
+
+    first.stop();
+    assert_eq!(forwards(), "1");
+    second.stop();
+    assert_eq!(forwards(), "0");
+    assert_unchanged(host, &before);
 }
 
 fn second_director_of_the_same_server_is_refused() {

@@ -1,8 +1,9 @@
 //! What settings were before a director changed them.
 //!
-//! One small file for each director in its state directory, written before each change, so that
-//! the next start can put back what a crashed director could not. It is replaced by renaming; it
-//! is not synced, because settings do not survive the loss of power either.
+//! One small file for each director in the state folder, written before each change, so that the
+//! next start can put back what a crashed director could not. It is replaced by renaming; it is not
+//! synced, because settings do not survive the loss of power either. What cannot be a director's
+//! record is passed over with a warning: no file is worth a start.
 //!
 //! Settings belong to the host, not to a director: while another director lives in the same
 //! network namespace, its ledger inherits what this one would have put back.
@@ -16,12 +17,28 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::net::if_::if_nametoindex;
 use serde::{Deserialize, Serialize};
 
+use super::state::{FolderProblem, StateFolder};
 use super::{Spelled, read, write};
 
 /// How often, and how long apart, a held lock is tried: for 10 s, while a start or a stop holds it
 /// for milliseconds.
 const LOCK_TRIES: u32 = 200;
 const LOCK_TRY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The lock file in the state folder.
+const LOCK: &str = "routing.lock";
+
+/// Settings of interfaces that directors change.
+const CONF_LEAVES: [&str; 5] =
+    ["accept_ra", "accept_redirects", "forwarding", "rp_filter", "send_redirects"];
+
+/// What the names of ledgers begin with.
+const PREFIX: &str = "sysctl-";
+
+/// What the names of the ledgers of a network namespace end with.
+fn suffix(world: &World) -> String {
+    format!("-{}.json", world.namespace)
+}
 
 /// Why a setting could not be changed or put back.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +52,14 @@ pub enum LedgerError {
         value: String,
         /// The kernel's answer.
         source: io::Error,
+    },
+    /// The state folder is not for a director alone.
+    #[error("the state folder {path} {problem}", path = path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: FolderProblem,
     },
     /// A file of ours.
     #[error("cannot keep the settings to be put back in {path}: {source}", path = path.display())]
@@ -55,23 +80,25 @@ pub enum LedgerError {
 /// One director at a time may change settings and ledgers: this lock is held meanwhile.
 #[derive(Debug)]
 pub struct LedgerLock {
-    directory: PathBuf,
+    folder: StateFolder,
     _lock: Flock<File>,
 }
 
 impl LedgerLock {
-    /// Takes the lock of the state directory `directory`, which is made if it is missing.
+    /// Takes the lock of the state folder at `path`, which is made if it is missing.
     ///
     /// # Errors
-    /// The directory cannot be made or written, or the lock is not given up by another for 10 s.
-    pub async fn take(directory: &Path) -> Result<Self, LedgerError> {
-        let path = directory.join("routing.lock");
-        let failed = |source| LedgerError::File { path: path.clone(), source };
-        fs::create_dir_all(directory).map_err(failed)?;
-        let mut file = File::create(&path).map_err(failed)?;
+    /// The folder cannot be made or written, others may write to it, or the lock is not given up by
+    /// another for 10 s.
+    pub async fn take(path: &Path) -> Result<Self, LedgerError> {
+        let folder = StateFolder::open(path)?;
+        let path = folder.path_of(LOCK);
+        let mut file = folder
+            .open_lock(LOCK)
+            .map_err(|source| LedgerError::File { path: path.clone(), source })?;
         for _ in 0..LOCK_TRIES {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(Self { directory: directory.to_owned(), _lock: lock }),
+                Ok(lock) => return Ok(Self { folder, _lock: lock }),
                 Err((returned, _)) => file = returned,
             }
             tokio::time::sleep(LOCK_TRY_INTERVAL).await;
@@ -104,9 +131,9 @@ impl LedgerLock {
     /// The file cannot be written.
     pub fn open(&self, device: &str) -> Result<Ledger, LedgerError> {
         let world = World::here()?;
-        let path = self.directory.join(format!("sysctl-{device}-{}.json", world.namespace));
+        let name = format!("{PREFIX}{device}{}", suffix(&world));
         let record = Record { world, device: device.to_owned(), changes: Vec::new() };
-        let ledger = Ledger { path, record };
+        let ledger = Ledger { folder: self.folder.clone(), name, record };
         ledger.save()?;
         Ok(ledger)
     }
@@ -117,25 +144,22 @@ impl LedgerLock {
     /// See [`LedgerError`].
     pub fn close(&self, ledger: Ledger) -> Result<(), LedgerError> {
         // Another director may have left its own to ours meanwhile.
-        let ledger = Ledger::load(ledger.path.clone())?.unwrap_or(ledger);
+        let ledger = Ledger::load(&self.folder, &ledger.name).unwrap_or(ledger);
         let mut heir =
-            self.ledgers()?.into_iter().find(|other| other.path != ledger.path && other.is_alive());
+            self.ledgers()?.into_iter().find(|other| other.name != ledger.name && other.is_alive());
         ledger.put_back_or_leave_to(heir.as_mut())
     }
 
     /// The ledgers of this boot and network namespace.
     fn ledgers(&self) -> Result<Vec<Ledger>, LedgerError> {
         let here = World::here()?;
-        let failed = |source| LedgerError::File { path: self.directory.clone(), source };
-        let mut ledgers = Vec::new();
-        for entry in fs::read_dir(&self.directory).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if name.starts_with("sysctl-") && name.ends_with(".json") {
-                ledgers.extend(Ledger::load(path)?.filter(|ledger| ledger.record.world == here));
-            }
-        }
-        ledgers.sort_by(|a, b| a.path.cmp(&b.path));
+        let names = self.folder.names()?;
+        let ledgers = names
+            .iter()
+            .filter(|name| name.starts_with(PREFIX) && name.ends_with(&suffix(&here)))
+            .filter_map(|name| Ledger::load(&self.folder, name))
+            .filter(|ledger| ledger.record.world == here)
+            .collect();
         Ok(ledgers)
     }
 }
@@ -143,7 +167,8 @@ impl LedgerLock {
 /// The settings that one director changed.
 #[derive(Debug)]
 pub struct Ledger {
-    path: PathBuf,
+    folder: StateFolder,
+    name: String,
     record: Record,
 }
 
@@ -169,6 +194,43 @@ struct Change {
     set: String,
     /// Settings that the kernel changes along with this one, and what they were.
     along: Vec<(String, String)>,
+}
+
+impl Record {
+    /// Keeps what a director can have changed: other names, even as part of a path, are not
+    /// written to whatever the record says.
+    fn drop_foreign_names(&mut self, path: &Path) {
+        let is_known = |name: &str| {
+            let is_known = is_changed_by_directors(name);
+            if !is_known {
+                let path = path.display();
+                tracing::warn!(%path, name, "passed over a setting that no director changes");
+            }
+            is_known
+        };
+        self.changes.retain(|change| is_known(&change.name));
+        for change in &mut self.changes {
+            change.along.retain(|(name, _)| is_known(name));
+        }
+    }
+}
+
+/// Whether directors change the setting `name`, by themselves or along with another.
+fn is_changed_by_directors(name: &str) -> bool {
+    let Some(name) = name.strip_prefix("net/") else { return false };
+    match name.split('/').collect::<Vec<_>>()[..] {
+        ["ipv4", "ip_forward" | "ip_early_demux"] => true,
+        ["ipv4" | "ipv6", "conf", interface, leaf] => {
+            is_interface(interface) && CONF_LEAVES.contains(&leaf)
+        }
+        _ => false,
+    }
+}
+
+/// Whether `name` can be the name of an interface, by the kernel's rules for it.
+fn is_interface(name: &str) -> bool {
+    let is_foreign = |octet: u8| octet == b':' || octet.is_ascii_whitespace() || octet == 0;
+    !matches!(name, "" | "." | "..") && name.len() < 16 && !name.bytes().any(is_foreign)
 }
 
 impl World {
@@ -214,34 +276,48 @@ impl Ledger {
         write(&name, value).map_err(failed)
     }
 
-    fn load(path: PathBuf) -> Result<Option<Self>, LedgerError> {
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(LedgerError::File { path, source }),
-        };
-        match serde_json::from_slice(&text) {
-            Ok(record) => Ok(Some(Self { path, record })),
-            Err(error) => Err(LedgerError::File { path, source: error.into() }),
+    /// What cannot be a director's ledger is put aside: the next load does not find it again.
+    fn load(folder: &StateFolder, name: &str) -> Option<Self> {
+        let record = folder
+            .read(name)
+            .and_then(|text| serde_json::from_slice::<Record>(&text).map_err(io::Error::from));
+        let path = folder.path_of(name);
+        match record {
+            Ok(mut record) => {
+                record.drop_foreign_names(&path);
+                Some(Self { folder: folder.clone(), name: name.to_owned(), record })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                let path = path.display();
+                tracing::warn!(%path, %error, "put aside a state file that is of no use");
+                if let Err(error) = folder.put_aside(name) {
+                    tracing::warn!(%path, %error, "could not put it aside: remove it");
+                }
+                None
+            }
         }
     }
 
     fn save(&self) -> Result<(), LedgerError> {
-        let failed = |source| LedgerError::File { path: self.path.clone(), source };
-        let text = serde_json::to_vec(&self.record).map_err(|error| failed(error.into()))?;
-        let new = self.path.with_extension("new");
-        fs::write(&new, text).map_err(failed)?;
-        fs::rename(&new, &self.path).map_err(failed)
+        let saved = serde_json::to_vec(&self.record)
+            .map_err(io::Error::from)
+            .and_then(|text| self.folder.replace(&self.name, &text));
+        saved.map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: io::Error) -> LedgerError {
+        LedgerError::File { path: self.folder.path_of(&self.name), source }
     }
 
     fn is_alive(&self) -> bool {
         if_nametoindex(self.record.device.as_str()).is_ok()
     }
 
-    fn put_back_or_leave_to(self, heir: Option<&mut Self>) -> Result<(), LedgerError> {
+    fn put_back_or_leave_to(mut self, heir: Option<&mut Self>) -> Result<(), LedgerError> {
         match heir {
             Some(heir) => {
-                let mut changes = self.record.changes;
+                let mut changes = std::mem::take(&mut self.record.changes);
                 changes.append(&mut heir.record.changes);
                 heir.record.changes = changes;
                 heir.save()?;
@@ -252,8 +328,10 @@ impl Ledger {
                 }
             }
         }
-        fs::remove_file(&self.path)
-            .map_err(|source| LedgerError::File { path: self.path.clone(), source })
+        match self.folder.remove(&self.name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed(error)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -276,5 +354,58 @@ impl Change {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn only_settings_that_directors_change_are_believed() {
+        for name in [
+            "net/ipv4/ip_forward",
+            "net/ipv4/ip_early_demux",
+            "net/ipv4/conf/all/rp_filter",
+            "net/ipv4/conf/eth0.100/send_redirects",
+            "net/ipv6/conf/br-0@lan/accept_ra",
+        ] {
+            assert!(is_changed_by_directors(name), "{name}");
+        }
+        for name in [
+            "/tmp/x",
+            "kernel/core_pattern",
+            "net/core/somaxconn",
+            "net/ipv4/tcp_syncookies",
+            "net/../kernel/core_pattern",
+            "net/ipv4/conf/../ip_forward",
+            "net/ipv4/conf/./rp_filter",
+            "net/ipv4/conf//rp_filter",
+            "net/ipv4/conf/all/../../../../kernel/core_pattern",
+            "net//tmp/forwarding",
+            "net/ipv4/conf/all/arp_ignore",
+            "net/ipv4/conf/all/rp_filter/",
+            "",
+        ] {
+            assert!(!is_changed_by_directors(name), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn garbage_is_put_aside() {
+        let outer = TempDir::new().unwrap();
+        let lock = LedgerLock::take(outer.path()).await.unwrap();
+        let suffix = suffix(&World::here().unwrap());
+        let name = format!("{PREFIX}wvs0{suffix}");
+        for garbage in ["", "{", "null", "{\"boot\": 1}"] {
+            fs::write(outer.path().join(&name), garbage).unwrap();
+            assert!(lock.ledgers().unwrap().is_empty());
+            assert!(!outer.path().join(&name).exists());
+            assert!(outer.path().join(format!("{name}.bad")).exists());
+        }
+        lock.open("wvs0").unwrap();
+        assert_eq!(lock.ledgers().unwrap().len(), 1);
     }
 }
