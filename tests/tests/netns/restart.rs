@@ -2,24 +2,27 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use wvs::lab::Lab;
+use wvs::lab::{self, Lab};
 use wvs::sysctl::STATE_FOLDER;
 
 use crate::host_state::{
     assert_same, assert_unchanged, files, host_state, namespace_of, state_files,
 };
 use crate::server::{servers, web_servers};
-use crate::stage::{PORT, SERVER_PORT, Stage, run_well};
+use crate::stage::{PATIENCE, PORT, SERVER_PORT, Stage, run_well};
 
 trials! {
     once next_start_cleans_up_after_a_crash,
     once next_director_of_another_device_cleans_up_after_a_crash,
     once next_start_cleans_up_without_the_state_files,
+    both reply_does_not_leave_past_a_director_that_crashed,
+    once rules_of_somebody_else_survive_the_clean_up,
     once planted_state_files_neither_write_elsewhere_nor_prevent_a_start,
     both packet_of_a_forgotten_connection_is_reset,
 }
@@ -75,6 +78,54 @@ fn next_start_cleans_up_without_the_state_files() {
     };
     let after = host_state(&stage.lab.director);
     assert_same(&routes_and_rules(&before), &routes_and_rules(&after));
+}
+
+fn reply_does_not_leave_past_a_director_that_crashed(is_ipv6: bool) {
+    let stage = Stage::new(1);
+    let at_server = lab::server_address(1, is_ipv6);
+    let [server, other] = [SERVER_PORT, SERVER_PORT + 1].map(|port| {
+        let socket = stage.lab.servers[0].run(|| UdpSocket::bind((at_server, port)).unwrap());
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    });
+    // Not connected, so that it hears from everybody.
+    let at_client = lab::client_address(1, is_ipv6);
+    let client = stage.lab.client.run(|| UdpSocket::bind((at_client, 0)).unwrap());
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut octets = [0; 16];
+    let vip = SocketAddr::new(lab::vip(is_ipv6), PORT);
+    let director = stage.direct(&stage.service_of(vip.ip(), PORT, "udp", "rr", SERVER_PORT));
+    client.send_to(b"question", vip).unwrap();
+    let (_, from) = server.recv_from(&mut octets).unwrap();
+    server.send_to(b"before", from).unwrap();
+    assert_eq!(client.recv_from(&mut octets).unwrap(), (6, vip));
+
+    director.crash();
+    server.send_to(b"after", from).unwrap();
+    // The same way, and no reply: what comes first says whether the reply came.
+    other.send_to(b"end", from).unwrap();
+
+    let first = client.recv_from(&mut octets).unwrap();
+    assert_eq!(first, (3, SocketAddr::new(at_server, SERVER_PORT + 1)));
+}
+
+fn rules_of_somebody_else_survive_the_clean_up() {
+    let stage = Stage::new(1);
+    let host = &stage.lab.director;
+    let theirs = [
+        ["pref", "900", "from", "192.0.2.1", "lookup", "254", "protocol", "119"],
+        ["pref", "901", "from", "192.0.2.1", "lookup", "11900", "protocol", "119"],
+        ["pref", "1000", "from", "192.0.2.1", "lookup", "12000", "protocol", "119"],
+    ];
+    for rule in theirs {
+        run_well(host, "ip", &[&["rule", "add"][..], &rule].concat());
+    }
+    let before = host_state(host);
+    stage.direct(&stage.service(false, "rr")).crash();
+
+    stage.direct(&stage.service(false, "rr")).stop();
+
+    assert_unchanged(host, &before);
 }
 
 /// As root's own files, where nobody else can write: the last line of defence.

@@ -5,7 +5,7 @@ use rtnetlink::packet_route::route::{RouteAttribute, RouteProtocol};
 use rtnetlink::packet_route::rule::{RuleAttribute, RuleMessage};
 
 use super::netlink::{Netlink, table_of_rule};
-use super::plan::{GUARD_PRIORITY, Tables};
+use super::plan::{GUARD_PRIORITY, REPLY_PRIORITY, Tables};
 use super::{PROTOCOL, RouteError, TableNumbers};
 
 /// Removes the rules and routes of directors whose devices are gone, and those of `device`, which
@@ -47,9 +47,12 @@ pub(super) async fn remove(netlink: &Netlink, device: &str) -> Result<usize, Rou
     Ok(count)
 }
 
-/// Whether a director made `rule`.
+/// Whether a director made `rule`: the protocol number alone may be somebody else's too.
 pub(super) fn is_ours(rule: &RuleMessage) -> bool {
-    rule.attributes.contains(&RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)))
+    let has = |attribute| rule.attributes.contains(&attribute);
+    has(RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)))
+        && [GUARD_PRIORITY, REPLY_PRIORITY].map(RuleAttribute::Priority).into_iter().any(has)
+        && (Tables::FIRST..=Tables::LAST).contains(&table_of_rule(rule))
 }
 
 /// The tables of the director with this device, if `rule` is the one that says whose they are.

@@ -1,6 +1,6 @@
 //! Which steps route what is needed, given what is around.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use wvs_core::service::Protocol;
@@ -13,7 +13,11 @@ use crate::sysctl;
 pub(super) const GUARD_PRIORITY: u32 = 900;
 
 /// Before the `main` table, at 32766.
-const REPLY_PRIORITY: u32 = 1000;
+pub(super) const REPLY_PRIORITY: u32 = 1000;
+
+/// The metric of the default route that remains when the device is gone: worse than that of the one
+/// by the device, which is 0, or 1024 with IPv6.
+const LAST_METRIC: u32 = 9999;
 
 /// Two routing tables of one director: N leads replies to it, N + 1 guards against loops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +105,16 @@ pub(super) fn steps(needs: &RouteNeeds, around: &Surroundings, tables: Tables) -
             is_ipv6,
             table: Some(reply_table),
             device: Some(device.clone()),
+            metric: None,
+        }));
+        // When the director is killed, its device and the route above go. Replies must not fall
+        // through to the main table then, and leave with a real server's address.
+        steps.push(Step::Route(Route {
+            destination: Destination::Everywhere,
+            is_ipv6,
+            table: Some(reply_table),
+            device: None,
+            metric: Some(LAST_METRIC),
         }));
         steps.push(Step::Rule(Rule {
             priority: GUARD_PRIORITY,
@@ -118,6 +132,7 @@ pub(super) fn steps(needs: &RouteNeeds, around: &Surroundings, tables: Tables) -
             is_ipv6: vip.is_ipv6(),
             table: Some(guard_table),
             device: None,
+            metric: None,
         }));
     }
     for rule in reply_rules(&around.servers, reply_table) {
@@ -130,6 +145,7 @@ pub(super) fn steps(needs: &RouteNeeds, around: &Surroundings, tables: Tables) -
             is_ipv6: vip.is_ipv6(),
             table: None,
             device: Some(device.clone()),
+            metric: None,
         }));
     }
     steps
@@ -147,13 +163,9 @@ fn reply_rules(servers: &[(Protocol, SocketAddr, String)], table: u32) -> Vec<Ru
         });
     }
     // Services share servers, and servers share links.
-    let mut unique: Vec<Rule> = Vec::with_capacity(rules.len());
-    for rule in rules {
-        if !unique.contains(&rule) {
-            unique.push(rule);
-        }
-    }
-    unique
+    let mut seen = HashSet::with_capacity(rules.len());
+    rules.retain(|rule| seen.insert(rule.clone()));
+    rules
 }
 
 /// The rule for the replies of each server that has a port.
@@ -264,6 +276,7 @@ mod tests {
         ]);
         let expected = "\
 ip route add default dev wvs0 table 11900 proto 119
+ip route add blackhole default table 11900 metric 9999 proto 119
 ip rule add pref 900 iif wvs0 lookup 11901 protocol 119
 ip route add blackhole 10.30.0.1/32 table 11901 proto 119
 ip rule add pref 1000 from 10.20.1.2 iif eth1 ipproto tcp sport 8080 lookup 11900 protocol 119
@@ -298,6 +311,7 @@ ip route add 10.30.0.1/32 dev wvs0 proto 119";
         around.accept_ra.push("net/ipv6/conf/eth1/accept_ra".to_owned());
         let expected = "\
 ip -6 route add default dev wvs0 table 11900 proto 119
+ip -6 route add blackhole default table 11900 metric 9999 proto 119
 ip -6 rule add pref 900 iif wvs0 lookup 11901 protocol 119
 ip -6 route add blackhole fd00:30::1/128 table 11901 proto 119
 ip -6 rule add pref 1000 iif eth1 ipproto ipv6-icmp lookup 11900 protocol 119

@@ -46,6 +46,8 @@ pub(super) struct Route {
     pub(super) table: Option<u32>,
     /// `None` for a black hole.
     pub(super) device: Option<String>,
+    /// The greater, the later is the route taken; `None` for what the kernel gives it.
+    pub(super) metric: Option<u32>,
 }
 
 /// Where a route leads.
@@ -56,7 +58,7 @@ pub(super) enum Destination {
 }
 
 /// A policy rule: which packets look up which table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Rule {
     pub(super) priority: u32,
     pub(super) is_ipv6: bool,
@@ -132,6 +134,9 @@ impl Route {
         if let Some(table) = self.table {
             command += &format!(" table {table}");
         }
+        if let Some(metric) = self.metric {
+            command += &format!(" metric {metric}");
+        }
         command + &format!(" proto {PROTOCOL}")
     }
 
@@ -159,6 +164,7 @@ impl Route {
         if let Some(table) = self.table {
             attributes.push(RouteAttribute::Table(table));
         }
+        attributes.extend(self.metric.map(RouteAttribute::Priority));
         message
     }
 }
