@@ -198,9 +198,7 @@ impl Director {
                 let to = (quoted.destination.into(), quoted.destination_port);
                 self.services.is_real_server(quoted.protocol, to.into())
             }
-            Quote::To(quoted) => {
-                self.services.is_rip(quoted.into()) || self.services.is_rip(source.into())
-            }
+            Quote::To(quoted) => self.services.is_rip(quoted.into()),
             Quote::Nothing => self.services.is_rip(source.into()),
         };
         if is_ours {

@@ -94,8 +94,10 @@ fn quote_that_ends_within_extension_headers_is_still_recognised() {
     // Destination options that go on beyond what is quoted.
     quote[6] = 60;
     quote.splice(40.., [6, 200, 0x80, 0xff, 0, 0, 0, 0]);
-    let error = icmp_error(family.server(0).ip(), family.client().ip(), [4, 2], &quote);
-    world.drop(&error, DropReason::IcmpQuote);
+    for sender in [family.server(0).ip(), "fd09::9".parse().unwrap()] {
+        let error = icmp_error(sender, family.client().ip(), [4, 2], &quote);
+        world.drop(&error, DropReason::IcmpQuote);
+    }
 }
 
 #[test]
