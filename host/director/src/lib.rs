@@ -12,6 +12,7 @@ pub mod logging;
 pub mod output;
 pub mod route;
 pub mod run;
+mod stop_signals;
 pub mod sysctl;
 
 use std::process::ExitCode;

@@ -22,7 +22,7 @@ pub const LEVEL_VARIABLE: &str = "WVS_LOG";
 pub const LEVEL_DEFAULT: &str = "info";
 
 /// Starts the log of this process. `level` is a level such as `debug`, or a filter such as
-/// `info,wvs_plugin=debug`. A second call changes nothing.
+/// `info,wvs_plugin=error`. A second call changes nothing.
 ///
 /// # Errors
 /// `level` is no filter.

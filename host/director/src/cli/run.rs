@@ -1,19 +1,20 @@
 //! `wvs run`: the director in the foreground.
 
 use clap::Args;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{ConfigArg, DONE, fail, print, refuse, runtime};
 use crate::config::{Config, Reading};
 use crate::deployment::add_misfits;
 use crate::logging::{self, LEVEL_DEFAULT, LEVEL_VARIABLE, LogFormat};
 use crate::run::{Running, StartError, VERSION};
+use crate::stop_signals::StopSignals;
 
 /// Run the director in the foreground, until SIGTERM or SIGINT.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   wvs run -c wvs.yaml
-  wvs run -c wvs.yaml --log-format json --log-level debug
+  wvs run -c wvs.yaml --log-format json --log-level warn
 
 Needs root, or the capability CAP_NET_ADMIN. On SIGTERM and SIGINT it takes back its routes, rules \
 and settings and ends with status 0; after a crash the next start takes them back.")]
@@ -25,8 +26,8 @@ pub(super) struct RunArgs {
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     log_format: LogFormat,
 
-    /// The least severe level that is logged: error, warn, info, debug or trace, also by part of
-    /// the program as in `info,wvs_plugin=debug`.
+    /// The least severe level that is logged: off, error, warn, info, debug or trace, also by part
+    /// of the program as in `info,wvs_plugin=error`, which leaves out the warnings about plugins.
     #[arg(long, value_name = "LEVEL", env = LEVEL_VARIABLE, default_value = LEVEL_DEFAULT)]
     log_level: String,
 }
@@ -51,7 +52,8 @@ pub(super) fn run(args: &RunArgs) -> u8 {
 
 async fn direct(mut reading: Reading) -> u8 {
     // From here on a signal is not the end but a wish, heard when the start is complete.
-    let mut signals = match Signals::new() {
+    let signals = StopSignals::new().and_then(|stop| Ok((stop, signal(SignalKind::hangup())?)));
+    let (mut stop_signals, mut hang_up) = match signals {
         Ok(signals) => signals,
         Err(error) => return fail(format_args!("cannot listen for signals: {error}")),
     };
@@ -68,9 +70,18 @@ async fn direct(mut reading: Reading) -> u8 {
     }
     announce(&running, reading.config());
     let mut code = DONE;
-    tokio::select! {
-        name = signals.stop() => tracing::info!("{name}: stopping"),
-        error = running.failed() => code = fail(error),
+    loop {
+        tokio::select! {
+            name = stop_signals.recv() => tracing::info!("{name}: stopping"),
+            error = running.failed() => code = fail(error),
+            _ = hang_up.recv() => {
+                tracing::warn!(
+                    "SIGHUP: this version does not reload; restart it to use a changed configuration"
+                );
+                continue;
+            }
+        }
+        break;
     }
     if let Err(error) = running.stop().await {
         code = fail(error);
@@ -87,34 +98,4 @@ fn announce(running: &Running, config: &Config) {
     let servers: usize = config.services.iter().map(|service| service.servers.len()).sum();
     let socket = running.socket().display();
     tracing::info!(version = VERSION, services, servers, device, mtu, %socket, "ready");
-}
-
-/// The signals that a director listens to.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for one that asks to stop, and names it.
-    async fn stop(&mut self) -> &'static str {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hang_up.recv() => tracing::warn!(
-                    "SIGHUP: this version does not reload; restart it to use a changed configuration"
-                ),
-            }
-        }
-    }
 }
