@@ -137,6 +137,21 @@ fn check_of_a_good_file_says_what_is_in_it() {
 }
 
 #[test]
+fn check_of_a_file_with_only_a_warning_counts_it_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "services: [{ name: web, vip: 192.0.2.1, port: 80, servers: [] }]\n";
+    let file = write(folder.path(), "empty.yaml", text);
+    insta::assert_snapshot!(show(wvs().arg("check").arg("-c").arg(&file), folder.path()), @r"
+    exit status: 0
+    --- stdout
+    FOLDER/empty.yaml: good, 1 service, 0 real servers
+    --- stderr
+    wvs: FOLDER/empty.yaml: 1 warning
+      warning: services[0].servers: no real servers: every client gets what `on_no_server` says (line 1, column 60)
+    ");
+}
+
+#[test]
 fn check_of_a_broken_file_says_everything_and_ends_with_status_2() {
     let arguments = ["check", "-c", "tests/config/broken/typos.yaml"];
     insta::assert_snapshot!(run(&arguments), @r#"

@@ -110,6 +110,19 @@ fn last_value_of_each_range_is_taken_and_the_next_refused() {
 }
 
 #[test]
+fn names_that_the_kernel_uses_are_refused_for_the_device() {
+    for name in ["lo", "all", "default"] {
+        let text = format!(
+            "device: {{ name: {name} }}\n\
+             services: [{{ name: web, vip: 192.0.2.1, port: 80, servers: [{{ address: 10.0.0.1 }}] }}]"
+        );
+        let told = problems(&text);
+        let [told] = &told[..] else { panic!("{told:?}") };
+        assert!(told.contains("the kernel uses for something else; choose another"), "{told}");
+    }
+}
+
+#[test]
 fn plugin_that_no_service_uses_is_a_warning() {
     let text = "plugins: { mine: { file: mine.wasm } }\n\
                 services: [{ name: web, vip: 192.0.2.1, port: 80, servers: [] }]";

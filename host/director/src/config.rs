@@ -21,7 +21,9 @@ mod schema;
 pub mod units;
 
 pub use problem::{Place, Problem, Severity};
+pub(crate) use schema::is_name;
 
+use crate::output::count;
 use document::FILE_OCTETS_MAX;
 
 /// Everything a director is told.
@@ -262,9 +264,18 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 fn list(f: &mut fmt::Formatter<'_>, file: &Path, problems: &[Problem]) -> fmt::Result {
-    let count = problems.len();
-    let noun = if count == 1 { "problem" } else { "problems" };
-    write!(f, "{}: {count} {noun}", file.display())?;
+    let warnings = problems.iter().filter(|problem| problem.severity == Severity::Warning).count();
+    let errors = problems.len() - warnings;
+    write!(f, "{}: ", file.display())?;
+    if errors > 0 || warnings == 0 {
+        f.write_str(&count(errors, "problem", "problems"))?;
+    }
+    if errors > 0 && warnings > 0 {
+        f.write_str(", ")?;
+    }
+    if warnings > 0 {
+        f.write_str(&count(warnings, "warning", "warnings"))?;
+    }
     for problem in problems {
         write!(f, "\n  {problem}")?;
     }
@@ -279,13 +290,7 @@ fn read_text(path: &Path) -> Result<String, Problem> {
         message,
         place,
     };
-    let read = || -> io::Result<Vec<u8>> {
-        let mut octets = Vec::new();
-        let limit = u64::try_from(FILE_OCTETS_MAX).unwrap_or(u64::MAX).saturating_add(1);
-        fs::File::open(path)?.take(limit).read_to_end(&mut octets)?;
-        Ok(octets)
-    };
-    let octets = read().map_err(|cause| {
+    let octets = read_at_most(path, FILE_OCTETS_MAX).map_err(|cause| {
         let remedy = match cause.kind() {
             io::ErrorKind::NotFound => "give the path of the configuration with -c",
             io::ErrorKind::PermissionDenied => "make it readable for this user",
@@ -304,6 +309,14 @@ fn read_text(path: &Path) -> Result<String, Problem> {
         let message = "not UTF-8 here; save the file as UTF-8".to_owned();
         error(message, Some(place_after(&String::from_utf8_lossy(before))))
     })
+}
+
+/// The file's octets, cut off one octet above `limit`, which tells that there are more.
+pub(crate) fn read_at_most(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    let limit = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    let mut octets = Vec::new();
+    fs::File::open(path)?.take(limit).read_to_end(&mut octets)?;
+    Ok(octets)
 }
 
 /// The place right behind a text that begins a file.

@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +12,7 @@ use wvs_plugin::{
     Host, HostError, InstanceError, Limits, LoadError, Module, PluginCounters, Source,
 };
 
-use crate::config::{Config, PluginConfig, Reading, ServerConfig, ServiceConfig};
+use crate::config::{Config, PluginConfig, Reading, ServerConfig, ServiceConfig, read_at_most};
 
 /// The virtual services of a configuration, ready for packets.
 #[derive(Debug)]
@@ -279,14 +277,6 @@ fn load_plugin(plugin: &PluginConfig, host: &Host) -> Result<Module, MisfitCause
         return Err(MisfitCause::Hash { found });
     }
     Ok(host.load(Source::Octets { name: &plugin.name, octets: &octets }, limits)?)
-}
-
-/// The file's octets, cut off one octet above `limit`, which then is refused as too large.
-fn read_at_most(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
-    let limit = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    let mut octets = Vec::new();
-    File::open(path)?.take(limit).read_to_end(&mut octets)?;
-    Ok(octets)
 }
 
 #[cfg(test)]

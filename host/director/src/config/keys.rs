@@ -140,7 +140,7 @@ pub static DEVICE: Table = Table {
         Key::optional(
             "name",
             "`wvs0`",
-            "1 to 15 letters, digits, `.`, `_` or `-`",
+            "1 to 15 letters, digits, `.`, `_` or `-`; not `lo`, `all` or `default`",
             "The device's name. Two directors on one host need two names.",
         ),
         Key::optional(
@@ -278,7 +278,7 @@ pub static SERVICE: Table = Table {
             "`reset`, `drop` or `pickup`",
             "What becomes of a TCP segment in the middle of a connection that the \
              director does not know. `pickup` schedules it like a first one, so that \
-             with a scheduler such as `sh` connections survive a restart.",
+             with a scheduler such as `sh` some connections survive a restart; see below.",
         ),
         Key::required(
             "servers",

@@ -222,7 +222,13 @@ impl<'s> Reader<'s> {
         let remedy = format!("use {} to {}", range.start(), range.end());
         let number = match field.node.value {
             Value::Integer(number) => u64::try_from(number).ok(),
-            Value::Float(_) => None,
+            Value::Float(_) if is_plain(field.node.written(self.source)) => None,
+            // In 010 some see eight, in 1e1 some a text.
+            Value::Float(_) => {
+                let wrong = "is not a whole number in plain digits without leading zeros";
+                self.refuse(field, wrong, &remedy);
+                return None;
+            }
             _ => {
                 self.refuse(field, "is not a whole number", &remedy);
                 return None;
@@ -314,6 +320,12 @@ impl<'s> Reader<'s> {
         }
         address
     }
+}
+
+/// Whether a number is written in digits alone, the first of them no zero.
+fn is_plain(written: &str) -> bool {
+    let digits = written.strip_prefix('-').unwrap_or(written);
+    !digits.starts_with('0') && digits.bytes().all(|octet| octet.is_ascii_digit())
 }
 
 /// `path.name`, or `name` at the top.

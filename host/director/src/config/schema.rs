@@ -39,6 +39,9 @@ const NAME_OCTETS_MAX: usize = 63;
 /// `sun_path` less its final zero.
 const SOCKET_PATH_OCTETS_MAX: usize = 107;
 
+/// The loopback device, and the sysctls of every device and of those to come.
+const DEVICES_OF_THE_KERNEL: [&str; 3] = ["lo", "all", "default"];
+
 const DEFAULT_DEVICE: &str = "wvs0";
 const DEFAULT_SOCKET: &str = "/run/wvs/wvs.sock";
 const DEFAULT_SCHEDULER: &str = "wlc";
@@ -160,7 +163,10 @@ fn read_device(reader: &mut Reader<'_>, field: &Field<'_>, config: &mut DeviceCo
     if let Some(field) = fields.get("name")
         && let Some(name) = reader.text(&field)
     {
-        if device::is_name(name) {
+        if DEVICES_OF_THE_KERNEL.contains(&name) {
+            let wrong = "is a name that the kernel uses for something else";
+            reader.refuse(&field, wrong, &format!("choose another, such as {DEFAULT_DEVICE}"));
+        } else if device::is_name(name) {
             name.clone_into(&mut config.name);
         } else {
             let remedy = format!("use {}", keys::DEVICE.values("name"));
@@ -479,12 +485,10 @@ fn read_scheduler_name(
     if plugins.take(name) {
         return Some(name.to_owned());
     }
+    let known = list_names(plugins.known());
     let remedy = match nearest(name, plugins.known()) {
-        Some(near) => format!("did you mean \"{near}\"?"),
-        None => {
-            let known = list_names(plugins.known());
-            format!("use {known}, or name a plugin of your own under `plugins`")
-        }
+        Some(near) => format!("did you mean \"{near}\"? Use {known}"),
+        None => format!("use {known}, or name a plugin of your own under `plugins`"),
     };
     reader.refuse(field, "is no scheduler", &remedy);
     None
@@ -672,7 +676,8 @@ fn is_name_octet(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'_' | b'-')
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether a service or a plugin may be called so.
+pub(crate) fn is_name(name: &str) -> bool {
     name.len() <= NAME_OCTETS_MAX
         && name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
         && name.bytes().all(is_name_octet)
