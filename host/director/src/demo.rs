@@ -20,12 +20,13 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use wvs_plugin::Limits;
 
 use crate::config::ConfigError;
+use crate::deployment::{Misfit, MisfitCause};
 use crate::lab::{self, Lab, LabError};
 use crate::run::{ReplaceError, Replacement, Running, StartError};
+use crate::stop_signals::StopSignals;
 use act::{Act, Goal};
 use load::Load;
 pub use report::Report;
@@ -68,6 +69,14 @@ pub enum DemoError {
     /// The director does not start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The user's plugin does not work.
+    #[error("{path}: {cause}", path = .file.display())]
+    Unfit {
+        /// Its file.
+        file: PathBuf,
+        /// What is wrong with it.
+        cause: MisfitCause,
+    },
     /// A scheduler does not take its place.
     #[error(transparent)]
     Replace(#[from] ReplaceError),
@@ -131,17 +140,17 @@ struct Stage<'a> {
 impl Stage<'_> {
     /// Runs the director in the namespace of this thread and gives one act after another.
     async fn play(&self, show: &mut Show<'_>) -> Result<Report, DemoError> {
-        let mut signals = Signals::new().map_err(failed("listen for signals"))?;
+        let mut signals = StopSignals::new().map_err(failed("listen for signals"))?;
         let acts = self.scheduler.as_deref().map_or_else(act::all, act::of_user);
         let config = config::write(self.scheduler.as_deref())?;
         let began = Instant::now();
-        let running = Running::start(&config).await?;
+        let running = Running::start(&config).await.map_err(|error| self.describe_start(error))?;
         show.overture();
 
         let mut performance = Performance { stage: self, running: &running, acts: Vec::new() };
         let result = tokio::select! {
             result = performance.give(acts, show) => result,
-            () = signals.any() => Err(DemoError::Interrupted),
+            _ = signals.recv() => Err(DemoError::Interrupted),
         };
         let acts = performance.acts;
         let report = match result {
@@ -152,7 +161,7 @@ impl Stage<'_> {
                 if self.keep {
                     self.seat_healthy_scheduler(&running).await?;
                     show.instructions(&self.lab.client, running.socket());
-                    signals.any().await;
+                    signals.recv().await;
                 } else if self.scheduler.is_none() {
                     show.hints();
                 }
@@ -169,6 +178,17 @@ impl Stage<'_> {
             return Err(StartError::from(error).into());
         }
         report
+    }
+
+    /// Speaks of the user's file, where the director speaks of what we made of it.
+    fn describe_start(&self, error: StartError) -> DemoError {
+        match (error, &self.scheduler) {
+            (StartError::Misfits(mut misfits), Some(file)) if misfits.len() == 1 => {
+                let Misfit { cause, .. } = misfits.remove(0);
+                DemoError::Unfit { file: file.clone(), cause }
+            }
+            (error, _) => error.into(),
+        }
     }
 
     /// The last act leaves a plugin behind that nobody wants to look around with.
@@ -263,6 +283,7 @@ impl Performance<'_> {
             faults: after.faults,
             cut_off: after.cut_off,
             quarantines: after.quarantines,
+            last_fault: after.last_fault,
         })
     }
 
@@ -291,6 +312,7 @@ impl Performance<'_> {
             faults: plugin.faults(),
             cut_off: plugin.out_of_fuel(),
             quarantines: plugin.quarantines(),
+            last_fault: plugin.last_fault().map(|fault| fault.to_string()),
         }
     }
 }
@@ -300,33 +322,12 @@ fn count(items: impl Iterator) -> u64 {
 }
 
 /// The director's counts at one moment; those of faults began with the plugin at work.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Placements {
     plugin: u64,
     fallback: u64,
     faults: u64,
     cut_off: u64,
     quarantines: u64,
-}
-
-/// The signals that end the demo.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn any(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
+    last_fault: Option<String>,
 }

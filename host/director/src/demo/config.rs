@@ -1,11 +1,14 @@
 //! The configuration that the demo's director runs with, as a file like any other.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use wvs_plugin::builtin;
+
 use super::{DemoError, WEIGHTS, failed};
-use crate::config::{Config, Reading};
+use crate::config::{self, Config, Reading};
 use crate::lab;
 
 /// The name of the one service.
@@ -29,14 +32,23 @@ pub(super) fn write(scheduler: Option<&Path>) -> Result<Config, DemoError> {
     Ok(config)
 }
 
+/// The file's name without its ending, where that can be a plugin's name.
+fn plugin_name(file: &Path) -> &str {
+    file.file_stem()
+        .and_then(OsStr::to_str)
+        .filter(|stem| config::is_name(stem) && !builtin::NAMES.contains(stem))
+        .unwrap_or("yours")
+}
+
 fn text(scheduler: Option<&Path>) -> String {
     let mut text = String::new();
     let scheduler = match scheduler {
         // A JSON string is a YAML string, whatever is in it.
         Some(file) => {
+            let name = plugin_name(file);
             let file = serde_json::Value::from(file.to_string_lossy());
-            let _ = writeln!(text, "plugins:\n  yours: {{ file: {file} }}\n");
-            "yours"
+            let _ = writeln!(text, "plugins:\n  \"{name}\": {{ file: {file} }}\n");
+            name
         }
         None => "rr",
     };
@@ -47,7 +59,7 @@ fn text(scheduler: Option<&Path>) -> String {
     vip: {vip}
     port: {PORT}
     protocol: tcp
-    scheduler: {scheduler}
+    scheduler: \"{scheduler}\"
     # Closed connections are soon forgotten here, so that what is shown for one scheduler does not
     # come from the one before.
     timeouts: {{ fin_wait: 1s, time_wait: 1s, close: 1s, close_wait: 1s, last_ack: 1s }}
@@ -71,9 +83,16 @@ mod tests {
 
     #[test]
     fn configuration_of_the_demo_has_no_problem() {
-        for scheduler in [None, Some(Path::new("/tmp/a \"b\": c.wasm"))] {
-            let reading = Reading::of_text(Path::new("demo.yaml"), &text(scheduler));
+        for (file, name) in [
+            (None, "rr"),
+            (Some("/tmp/a \"b\": c.wasm"), "yours"),
+            (Some("/tmp/wlc.wasm"), "yours"),
+            (Some("/tmp/010.wasm"), "010"),
+            (Some("/tmp/two_choices.wasm"), "two_choices"),
+        ] {
+            let reading = Reading::of_text(Path::new("demo.yaml"), &text(file.map(Path::new)));
             assert!(reading.problems().is_empty(), "{reading}");
+            assert_eq!(reading.config().services[0].scheduler.plugin, name);
         }
     }
 }

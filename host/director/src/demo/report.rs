@@ -29,8 +29,8 @@ pub struct Report {
     pub(super) acts: Vec<ActReport>,
 }
 
-/// One scheduler's work. Requests that were under way when schedulers changed are in the
-/// [`Report`]'s total only.
+/// One scheduler's work. Requests that were under way when it began or ended are not among its
+/// requests, but their connections may be among those that it placed; the [`Report`] has all.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct ActReport {
     pub(super) scheduler: String,
@@ -45,6 +45,8 @@ pub(super) struct ActReport {
     /// Calls that ran out of fuel.
     pub(super) cut_off: u64,
     pub(super) quarantines: u64,
+    /// The latest fault, in a sentence.
+    pub(super) last_fault: Option<String>,
 }
 
 /// One server's part.
@@ -81,6 +83,12 @@ impl ActReport {
 
     pub(super) fn held(&self) -> u64 {
         self.servers.iter().map(|server| server.held).sum()
+    }
+
+    /// Connections that it placed for requests under way at either end of the act.
+    pub(super) fn under_way(&self) -> u64 {
+        let placed = self.placed_by_plugin + self.placed_by_fallback;
+        placed.saturating_sub(self.requests() + self.held() + self.failed)
     }
 
     /// By how many requests the busiest server is ahead of the least busy one.

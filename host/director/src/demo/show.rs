@@ -85,6 +85,10 @@ impl<'a> Show<'a> {
             self.line(&self.row(act, server));
         }
         self.verdict(act.is_good(), &found(act));
+        if let Some(fault) = act.last_fault.as_ref().filter(|_| act.goal != Goal::Survived) {
+            let fault = fault.replace(char::is_control, "\u{fffd}");
+            self.line(&format!("    the last fault: {fault}"));
+        }
     }
 
     fn row(&self, act: &ActReport, server: &ServerReport) -> String {
@@ -202,14 +206,21 @@ fn found(act: &ActReport) -> String {
     let requests = format!("{} requests, {} failed", grouped(act.requests()), grouped(act.failed));
     let faithful =
         format!("{} of {CLIENTS} clients always had the same server", act.faithful_clients);
-    let placed = format!(
+    let mut placed = format!(
         "{} placed by the plugin, {} by the director",
         grouped(act.placed_by_plugin),
         grouped(act.placed_by_fallback)
     );
+    if act.under_way() > 0 {
+        let under_way = grouped(act.under_way());
+        placed += &format!(" ({under_way} of them under way at either end)");
+    }
     match act.goal {
         Goal::EqualShares => {
-            format!("{requests}; servers are {} apart at most", times_requests(act.spread()))
+            format!(
+                "{requests}; servers are {} apart at most",
+                counted(act.spread(), "request", "requests")
+            )
         }
         Goal::HeldByWeight => {
             let held: Vec<_> = act.servers.iter().map(|server| server.held.to_string()).collect();
@@ -218,22 +229,19 @@ fn found(act: &ActReport) -> String {
         Goal::OneServerPerClient => format!("{requests}; {faithful}"),
         Goal::Survived => format!(
             "{requests}; {placed}\n    {} cut off after {} units of fuel, quarantined {}",
-            times_picks(act.cut_off),
+            counted(act.cut_off, "pick", "picks"),
             grouped(Limits::default().fuel),
             times(act.quarantines)
         ),
         Goal::PlacedByPlugin => {
-            format!("{requests}; {placed}\n    {} faults; {faithful}", grouped(act.faults))
+            let faults = counted(act.faults, "fault", "faults");
+            format!("{requests}; {placed}\n    {faults}; {faithful}")
         }
     }
 }
 
-fn times_picks(count: u64) -> String {
-    if count == 1 { "1 pick".to_owned() } else { format!("{} picks", grouped(count)) }
-}
-
-fn times_requests(count: u64) -> String {
-    if count == 1 { "1 request".to_owned() } else { format!("{} requests", grouped(count)) }
+fn counted(count: u64, one: &str, several: &str) -> String {
+    format!("{} {}", grouped(count), if count == 1 { one } else { several })
 }
 
 fn times(count: u64) -> String {
