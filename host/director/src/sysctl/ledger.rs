@@ -255,6 +255,8 @@ impl Ledger {
     /// # Errors
     /// See [`LedgerError`]; the setting is then as it was.
     pub fn set(&mut self, name: &str, value: &str, along: &[String]) -> Result<(), LedgerError> {
+        let mut names = along.iter().map(String::as_str).chain([name]);
+        debug_assert!(names.all(is_changed_by_directors), "{name} would never be put back");
         let failed = |source| LedgerError::Setting {
             name: name.to_owned(),
             value: value.to_owned(),
