@@ -73,6 +73,49 @@ pub enum LoadError {
         /// Octets allowed.
         limit: usize,
     },
+    /// The module has more functions than allowed.
+    #[error("the module has {functions} functions, more than the {limit} allowed")]
+    TooManyFunctions {
+        /// Its functions.
+        functions: usize,
+        /// Functions allowed.
+        limit: usize,
+    },
+    /// One function has more parameters and locals than allowed.
+    #[error(
+        "function {function} has {locals} parameters and locals, more than the {limit} allowed"
+    )]
+    TooManyLocals {
+        /// Its number among the module's own functions.
+        function: usize,
+        /// Its parameters and locals.
+        locals: usize,
+        /// Parameters and locals allowed.
+        limit: usize,
+    },
+    /// One function has more blocks within each other than allowed.
+    #[error("function {function} nests {depth} blocks or more, and only {limit} are allowed")]
+    NestedTooDeep {
+        /// Its number among the module's own functions.
+        function: usize,
+        /// The depth at which reading it ended.
+        depth: usize,
+        /// The depth allowed.
+        limit: usize,
+    },
+    /// The blocks of one function take and leave more values than allowed.
+    #[error(
+        "the blocks of function {function} take and leave {values} values or more, and only \
+         {limit} are allowed: build without the multi-value extension"
+    )]
+    TooManyBlockValues {
+        /// Its number among the module's own functions.
+        function: usize,
+        /// The values counted when reading it ended.
+        values: usize,
+        /// Values allowed.
+        limit: usize,
+    },
     /// A valid module that could not be turned into machine code.
     #[error(
         "the module could not be compiled: {0} (a service that may not map executable memory, \

@@ -27,6 +27,7 @@ mod probe;
 mod quarantine;
 mod rebuild;
 mod scheduler;
+mod shape;
 mod table;
 
 pub use counters::PluginCounters;

@@ -45,3 +45,17 @@ pub(crate) const STACK: usize = 128 << 10;
 
 /// Entries of a table of functions.
 pub(crate) const TABLE_ENTRIES_MAX: usize = 64 << 10;
+
+/// Functions of a module: each costs the compiler something, even an empty one.
+pub(crate) const FUNCTIONS_MAX: usize = 20_000;
+
+/// Parameters and locals of one function. A few octets declare any number of them.
+pub(crate) const LOCALS_MAX: usize = 4_096;
+
+/// Blocks, loops and conditions within each other. Compiling takes the square of it; a `switch` of
+/// many cases nests one for each.
+pub(crate) const NESTING_MAX: usize = 1_024;
+
+/// Values that the blocks of one function take and leave together, where there is more than one at
+/// a block. Few compilers make any.
+pub(crate) const BLOCK_VALUES_MAX: usize = 4_096;

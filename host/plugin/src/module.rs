@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use wasmparser::{Parser, Payload};
 use wasmtime::{Engine, ExternType, FuncType, InstancePre, Linker};
 use wvs_abi::export;
 use wvs_core::real_server::RealServer;
@@ -14,6 +13,7 @@ use crate::limits::Limits;
 use crate::probe::{self, ProbeReport};
 use crate::rebuild::Rebuilder;
 use crate::scheduler::WasmScheduler;
+use crate::shape::check_shape;
 use crate::table::ServerTable;
 
 /// A plugin ready to be used by any number of virtual services. Cheap to clone.
@@ -46,12 +46,11 @@ impl Module {
         limits: Limits,
     ) -> Result<Self, LoadError> {
         check_header(octets)?;
-        check_functions(octets, limits.function_body)?;
+        check_shape(octets, limits.function_body)?;
         let invalid = |error: wasmtime::Error| LoadError::Invalid(format!("{error:#}"));
         wasmtime::Module::validate(engine, octets).map_err(invalid)?;
         let module = wasmtime::Module::new(engine, octets)
             .map_err(|error| LoadError::Compile(format!("{error:#}")))?;
-        check_imports(&module)?;
         check_exports(&module)?;
         check_memory(&module, limits.memory)?;
         let linked = Linker::new(engine).instantiate_pre(&module).map_err(invalid)?;
@@ -114,34 +113,6 @@ fn check_header(octets: &[u8]) -> Result<(), LoadError> {
         Some([0, b'a', b's', b'm', 0x0D, 0, 1, 0]) => Err(LoadError::Component),
         Some([0, b'a', b's', b'm', ..]) => Ok(()),
         _ => Err(LoadError::NotWasm { is_text: octets.trim_ascii_start().starts_with(b"(module") }),
-    }
-}
-
-/// Whether no function is so large that compiling it would take minutes.
-fn check_functions(octets: &[u8], limit: usize) -> Result<(), LoadError> {
-    let mut function = 0;
-    for payload in Parser::new(0).parse_all(octets) {
-        let payload = payload.map_err(|error| LoadError::Invalid(error.to_string()))?;
-        if let Payload::CodeSectionEntry(body) = payload {
-            let octets = body.range().len();
-            if octets > limit {
-                return Err(LoadError::FunctionTooLarge { function, octets, limit });
-            }
-            function += 1;
-        }
-    }
-    Ok(())
-}
-
-/// Version 1 offers nothing to import. What a later one does comes into the `Linker` above and is
-/// let through here.
-fn check_imports(module: &wasmtime::Module) -> Result<(), LoadError> {
-    match module.imports().next() {
-        Some(import) => Err(LoadError::Import {
-            module: import.module().to_owned(),
-            name: import.name().to_owned(),
-        }),
-        None => Ok(()),
     }
 }
 

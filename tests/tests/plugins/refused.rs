@@ -152,6 +152,68 @@ fn function_beyond_its_size_is_refused_before_compiling() {
     );
 }
 
+/// What is said of a module with these functions after an empty one.
+#[track_caller]
+fn functions_error(functions: &str) -> LoadError {
+    let module = wat::parse_str(format!("(module (func) {functions})")).unwrap();
+    load_octets(&module, Limits::default())
+}
+
+#[test]
+fn function_with_thousands_of_locals_is_refused_before_compiling() {
+    let function = |locals: usize| format!("(func (param i64) (local {}))", "i32 ".repeat(locals));
+    let error = functions_error(&function(4_096));
+    assert!(
+        matches!(error, LoadError::TooManyLocals { function: 1, locals: 4_097, limit: 4_096 }),
+        "{error}"
+    );
+    // One less is not what it is refused for.
+    let error = functions_error(&function(4_095));
+    assert!(matches!(error, LoadError::MissingExport { .. }), "{error}");
+}
+
+#[test]
+fn blocks_nested_by_the_thousand_are_refused_before_compiling() {
+    let function = |depth| format!("(func {} {})", "block ".repeat(depth), "end ".repeat(depth));
+    for depth in [1_025, 8_000] {
+        let error = functions_error(&function(depth));
+        assert!(
+            matches!(error, LoadError::NestedTooDeep { function: 1, depth: 1_025, limit: 1_024 }),
+            "{error}"
+        );
+    }
+    let error = functions_error(&function(1_024));
+    assert!(matches!(error, LoadError::MissingExport { .. }), "{error}");
+    // Many that are not within each other are no matter of depth.
+    let error = functions_error(&format!("(func {})", "block end ".repeat(1_500)));
+    assert!(matches!(error, LoadError::MissingExport { .. }), "{error}");
+}
+
+#[test]
+fn blocks_that_pass_thousands_of_values_are_refused_before_compiling() {
+    let values = "i32 ".repeat(64);
+    let functions = format!(
+        "(type $many (func (param {values}) (result {values}))) (func {} {} {})",
+        "i32.const 0 ".repeat(64),
+        "loop (type $many) end ".repeat(33),
+        "drop ".repeat(64)
+    );
+    let error = functions_error(&functions);
+    assert!(
+        matches!(error, LoadError::TooManyBlockValues { function: 1, values: 4_224, limit: 4_096 }),
+        "{error}"
+    );
+}
+
+#[test]
+fn more_functions_than_allowed_are_refused_before_compiling() {
+    let error = functions_error(&"(func)".repeat(20_000));
+    assert!(
+        matches!(error, LoadError::TooManyFunctions { functions: 20_001, limit: 20_000 }),
+        "{error}"
+    );
+}
+
 #[test]
 fn missing_file_is_named() {
     let path = Path::new("/nonexistent/latency.wasm");

@@ -1,0 +1,109 @@
+//! What a module may look like, so that compiling it takes no time out of proportion to its octets.
+
+use wasmparser::{BlockType, FuncType, FunctionBody, Operator, Parser, Payload};
+
+use crate::error::LoadError;
+use crate::limits::{BLOCK_VALUES_MAX, FUNCTIONS_MAX, LOCALS_MAX, NESTING_MAX};
+
+/// Whether a module imports nothing and is within the limits that bound the compiler's work.
+/// Cost: one pass over the octets. The module need not be valid; what is read of it is.
+pub(crate) fn check_shape(octets: &[u8], body_max: usize) -> Result<(), LoadError> {
+    let mut types = Vec::new();
+    // The type of each of the module's own functions.
+    let mut declared = Vec::new();
+    let mut function = 0;
+    for payload in Parser::new(0).parse_all(octets) {
+        match payload.map_err(invalid)? {
+            Payload::TypeSection(section) => {
+                for found in section.into_iter_err_on_gc_types() {
+                    types.push(found.map_err(invalid)?);
+                }
+            }
+            // Version 1 offers nothing to import. What a later one does comes into the `Linker`
+            // and is let through here.
+            Payload::ImportSection(section) => {
+                if let Some(import) = section.into_imports().next() {
+                    let import = import.map_err(invalid)?;
+                    let (module, name) = (import.module.to_owned(), import.name.to_owned());
+                    return Err(LoadError::Import { module, name });
+                }
+            }
+            Payload::FunctionSection(section) => {
+                let functions = section.count() as usize;
+                if functions > FUNCTIONS_MAX {
+                    return Err(LoadError::TooManyFunctions { functions, limit: FUNCTIONS_MAX });
+                }
+                for index in section {
+                    declared.push(index.map_err(invalid)?);
+                }
+            }
+            Payload::CodeSectionEntry(body) => {
+                let octets = body.range().len();
+                if octets > body_max {
+                    let limit = body_max;
+                    return Err(LoadError::FunctionTooLarge { function, octets, limit });
+                }
+                let own = declared.get(function).and_then(|index| types.get(*index as usize));
+                check_locals(function, own, &body)?;
+                check_blocks(function, &types, &body)?;
+                function += 1;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn check_locals(
+    function: usize,
+    own: Option<&FuncType>,
+    body: &FunctionBody<'_>,
+) -> Result<(), LoadError> {
+    let mut locals = own.map_or(0, |own| own.params().len());
+    for declaration in body.get_locals_reader().map_err(invalid)? {
+        let (count, _) = declaration.map_err(invalid)?;
+        locals = locals.saturating_add(count as usize);
+    }
+    if locals > LOCALS_MAX {
+        return Err(LoadError::TooManyLocals { function, locals, limit: LOCALS_MAX });
+    }
+    Ok(())
+}
+
+fn check_blocks(
+    function: usize,
+    types: &[FuncType],
+    body: &FunctionBody<'_>,
+) -> Result<(), LoadError> {
+    let (mut depth, mut values) = (0_usize, 0_usize);
+    for operator in body.get_operators_reader().map_err(invalid)? {
+        let blockty = match operator.map_err(invalid)? {
+            Operator::Block { blockty } | Operator::Loop { blockty } | Operator::If { blockty } => {
+                blockty
+            }
+            Operator::End => {
+                depth = depth.saturating_sub(1);
+                continue;
+            }
+            _ => continue,
+        };
+        depth += 1;
+        if depth > NESTING_MAX {
+            return Err(LoadError::NestedTooDeep { function, depth, limit: NESTING_MAX });
+        }
+        if let BlockType::FuncType(index) = blockty
+            && let Some(block) = types.get(index as usize)
+        {
+            values += block.params().len() + block.results().len();
+        }
+        if values > BLOCK_VALUES_MAX {
+            let limit = BLOCK_VALUES_MAX;
+            return Err(LoadError::TooManyBlockValues { function, values, limit });
+        }
+    }
+    Ok(())
+}
+
+fn invalid(error: wasmparser::BinaryReaderError) -> LoadError {
+    LoadError::Invalid(error.to_string())
+}
