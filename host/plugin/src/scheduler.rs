@@ -96,17 +96,24 @@ impl WasmScheduler {
         matches!(self.seat, Seat::Taken(_))
     }
 
-    /// Seats a new instance that knows `table`, which may no longer be ours.
-    fn seat_instance(&mut self, mut instance: Instance, table: &ServerTable) {
-        self.counters.count_rebuild();
-        let told = if self.table.has_same_servers(table) {
-            Ok(())
+    /// Seats a new instance that knows `table`, or has another one made if that is no longer ours:
+    /// telling it takes setup fuel, for which no request waits.
+    fn seat_instance(&mut self, instance: Instance, table: &ServerTable) {
+        if self.table.has_same_servers(table) {
+            self.counters.count_rebuild();
+            self.seat = Seat::Taken(instance);
         } else {
-            instance.set_servers(&self.table)
-        };
-        self.seat = Seat::Taken(instance);
-        if let Err(fault) = told {
-            self.fail(&fault);
+            self.order(Some(instance));
+        }
+    }
+
+    /// Takes over servers that only a request tells of: a new instance learns them elsewhere.
+    #[cold]
+    fn replace_table(&mut self, servers: &[Arc<RealServer>]) {
+        self.table = Arc::new(ServerTable::new(servers));
+        match core::mem::replace(&mut self.seat, Seat::Empty) {
+            Seat::Taken(instance) => self.order(Some(instance)),
+            seat => self.seat = seat,
         }
     }
 
@@ -160,7 +167,7 @@ impl Scheduler for WasmScheduler {
         self.now_ms = request.now_ms;
         self.service_id = request.service_id;
         if servers.len() != self.table.servers.len() {
-            self.servers_changed(servers);
+            self.replace_table(servers);
         }
         if !matches!(self.seat, Seat::Taken(_)) {
             self.fill_seat();

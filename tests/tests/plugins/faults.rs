@@ -197,6 +197,30 @@ fn servers_that_change_while_the_instance_is_replaced_are_the_ones_it_knows() {
     assert_eq!(work.counters.faults(), 1);
 }
 
+/// The fixture takes its first table and refuses each later one, so an instance that is told of
+/// servers a second time fails.
+#[test]
+fn servers_that_change_meanwhile_are_told_to_no_instance_while_a_request_waits() {
+    let mut work = Work::new_for("servers_once", &[1, 1]);
+    assert_eq!(work.pick(BAD), Pick::Defer);
+    // Long enough for the instance with the old table to be there.
+    std::thread::sleep(Duration::from_millis(300));
+    work.servers = servers(&[1, 1, 1]);
+    work.scheduler.servers_changed(&work.servers);
+    assert_eq!(work.pick_from_new_instance(), Pick::Server(2));
+    assert_eq!((work.counters.faults(), work.counters.rebuilds()), (1, 1));
+}
+
+#[test]
+fn servers_that_only_a_request_tells_of_are_learnt_by_a_new_instance() {
+    let mut work = Work::new_for("servers_once", &[1, 1]);
+    assert_eq!(work.pick(GOOD), Pick::Server(1));
+    work.servers = servers(&[1, 1, 1]);
+    assert_eq!(work.pick(GOOD), Pick::Defer);
+    assert_eq!(work.pick_from_new_instance(), Pick::Server(2));
+    assert_eq!((work.counters.faults(), work.counters.rebuilds()), (0, 1));
+}
+
 #[test]
 fn failing_plugin_leaves_another_service_alone() {
     let module = load("trap").unwrap();
