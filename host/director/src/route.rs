@@ -236,10 +236,11 @@ pub async fn print(needs: &RouteNeeds) -> Result<String, RouteError> {
     for step in &steps {
         let _ = writeln!(text, "{step}");
     }
-    text.push_str("\n# Take it back (settings: to what they were before):\n");
+    // Comments, so that the whole can be given to a shell.
+    text.push_str("\n# To take it back:\n");
     for step in steps.iter().rev() {
         if let Some(undo) = step.undo() {
-            let _ = writeln!(text, "{undo}");
+            let _ = writeln!(text, "# {undo}");
         }
     }
     Ok(text)
@@ -297,7 +298,7 @@ impl Routing {
         for step in steps {
             let result = match &step {
                 Step::Setting(setting) if setting.is_of_device => {
-                    setting.write().map_err(RefusalSource::Kernel)
+                    setting.establish().map_err(RefusalSource::Kernel)
                 }
                 Step::Setting(setting) => self
                     .ledger

@@ -36,7 +36,13 @@ impl DirectorProcess {
     /// Starts a director and waits until it is ready.
     #[track_caller]
     pub(crate) fn start(host: &Host, config: &Path) -> Self {
-        let (mut director, ready) = Self::spawn(host, &mut command(config));
+        Self::start_command(host, &mut command(config))
+    }
+
+    /// As [`start`](Self::start), by a command that becomes the director.
+    #[track_caller]
+    pub(crate) fn start_command(host: &Host, command: &mut Command) -> Self {
+        let (mut director, ready) = Self::spawn(host, command);
         if ready.recv_timeout(PATIENCE).is_err() {
             let code = director.child.try_wait();
             panic!("the director does not get ready: {code:?}\n{}", director.log());

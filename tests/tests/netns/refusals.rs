@@ -1,6 +1,7 @@
 //! Starts that cannot work: exit status 1, one sentence that names the remedy, nothing touched.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
@@ -9,6 +10,7 @@ use wvs::lab;
 
 use crate::director::{DirectorProcess, Ended, WVS, command};
 use crate::host_state::{assert_unchanged, host_state};
+use crate::server::web_servers;
 use crate::stage::{PORT, SERVER_PORT, Stage, run_well};
 
 trials! {
@@ -21,6 +23,7 @@ trials! {
     once unreachable_server_is_refused,
     once server_on_the_director_itself_is_refused,
     once read_only_settings_are_refused,
+    once read_only_settings_that_are_right_already_are_left_alone,
 }
 
 #[track_caller]
@@ -131,22 +134,47 @@ fn server_on_the_director_itself_is_refused() {
     refuse(&stage, &service, "the real server 10.10.0.1:8080 is an address of this host");
 }
 
+/// As in a container whose settings were made from outside.
+fn read_only_settings_that_are_right_already_are_left_alone() {
+    let stage = Stage::new(1);
+    let _servers = web_servers(&stage, false, SERVER_PORT);
+    stage.lab.director.run(|| {
+        for (name, value) in [
+            ("net/ipv4/ip_forward", "1"),
+            ("net/ipv4/ip_early_demux", "0"),
+            ("net/ipv4/conf/all/rp_filter", "0"),
+            ("net/ipv4/conf/all/send_redirects", "0"),
+            ("net/ipv4/conf/default/rp_filter", "0"),
+            ("net/ipv4/conf/default/send_redirects", "0"),
+        ] {
+            wvs::sysctl::write(name, value).expect("a setting");
+        }
+    });
+    let config = stage.configure("", &stage.service(false, "rr"));
+    let director =
+        DirectorProcess::start_command(&stage.lab.director, &mut with_read_only_settings(&config));
+    assert_eq!(stage.who_answers(1, false), "server1");
+    director.stop();
+}
+
+/// A director for which `/proc/sys` is mounted read-only.
+fn with_read_only_settings(config: &Path) -> Command {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--mount", "sh", "-ec"]).arg(
+        "mount --bind /proc/sys /proc/sys
+        mount -o remount,bind,ro /proc/sys
+        exec \"$0\" run -c \"$1\"",
+    );
+    unshare.arg(WVS).arg(config);
+    unshare
+}
+
 fn read_only_settings_are_refused() {
     let stage = Stage::new(1);
     let before = host_state(&stage.lab.director);
     let config = stage.configure("", &stage.service(false, "rr"));
-    let ended = stage.lab.director.run(|| {
-        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
-        let none = None::<&str>;
-        mount(Some("/proc/sys"), "/proc/sys", none, MsFlags::MS_BIND, none).expect("a mount");
-        let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-        mount(none, "/proc/sys", none, flags, none).expect("a mount");
-        let output = command(&config).output().expect("wvs runs");
-        Ended {
-            code: output.status.code(),
-            log: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    });
+    let ended =
+        DirectorProcess::try_command(&stage.lab.director, &mut with_read_only_settings(&config));
     assert_refused(&ended, "cannot set net.ipv4.ip_early_demux to 0: Read-only file system");
     // Routes and rules that were set before are taken back.
     assert_unchanged(&stage.lab.director, &before);

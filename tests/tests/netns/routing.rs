@@ -67,8 +67,7 @@ fn printed_commands_route_as_managed_routing_does() {
     let config = stage.configure("routing: print", &both_families(&stage));
     let mut director = DirectorProcess::start(&stage.lab.director, &config);
     let commands = director.output();
-    let (set_up, take_back) = commands.split_once("\n# Take it back").expect("both parts");
-    run_well(&stage.lab.director, "sh", &["-ec", set_up]);
+    run_well(&stage.lab.director, "sh", &["-ec", &commands]);
 
     assert_same(
         &without_link_index(&expected),
@@ -78,7 +77,10 @@ fn printed_commands_route_as_managed_routing_does() {
         assert_eq!(stage.who_answers(1, is_ipv6), "server1");
     }
 
-    run_well(&stage.lab.director, "sh", &["-ec", &format!("#{take_back}")]);
+    let (_, take_back) = commands.split_once("# To take it back:\n").expect("both parts");
+    run_well(&stage.lab.director, "sh", &["-ec", &take_back.replace("# ", "")]);
+    let forwarding = host_state(&stage.lab.director);
+    assert!(forwarding.contains("net/ipv4/ip_forward=0"), "{forwarding}");
     director.stop();
     assert_same(&without_settings(&before), &without_settings(&host_state(&stage.lab.director)));
 }

@@ -32,8 +32,18 @@ pub(super) struct Setting {
 }
 
 impl Setting {
-    pub(super) fn write(&self) -> io::Result<()> {
+    /// Sees to it that the setting has its value; one that has it already may be read-only.
+    pub(super) fn establish(&self) -> io::Result<()> {
+        if sysctl::read(&self.name).is_ok_and(|value| value == self.value) {
+            return Ok(());
+        }
         sysctl::write(&self.name, &self.value)
+    }
+
+    /// The setting as it is now, if establishing it would change it.
+    fn before(&self) -> Option<Self> {
+        let value = sysctl::read(&self.name).ok().filter(|value| *value != self.value)?;
+        Some(Self { value, ..self.clone() })
     }
 }
 
@@ -88,7 +98,11 @@ impl Step {
     /// The command that takes it back, where one can be told in advance.
     pub(super) fn undo(&self) -> Option<String> {
         match self {
-            Self::Setting(_) => None,
+            // The device's own vanish with it.
+            Self::Setting(setting) if setting.is_of_device => None,
+            Self::Setting(setting) => {
+                setting.before().map(|before| Self::Setting(before).to_string())
+            }
             Self::Route(route) => Some(route.command("del")),
             Self::Rule(rule) => Some(rule.command("del")),
         }
