@@ -2,14 +2,16 @@
 
 /// Limits of one plugin, each with a default that ordinary schedulers stay far below.
 ///
-/// Fuel counts executed instructions: about one unit each, more for those that copy, fill or grow.
+/// Fuel counts executed instructions: about one unit each, more for those that divide, copy, fill
+/// or grow.
 /// It measures the same on every machine, unlike time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Octets of memory that an instance may have, 64 KiB and more. Default 16 MiB.
     pub memory: usize,
-    /// Fuel of one decision. Default 1,000,000, about a millisecond; `wlc` uses some 7,400 for 256
-    /// servers.
+    /// Fuel of one decision. Default 1,000,000: below a millisecond of ordinary instructions, about
+    /// 4 ms of the slowest, and up to about 14 ms when all of 16 MiB of memory is touched for the
+    /// first time. `wlc` uses some 7,400 for 256 servers.
     pub fuel: u64,
     /// Fuel of reading the configuration and of each new server table. Default 50,000,000.
     pub setup_fuel: u64,

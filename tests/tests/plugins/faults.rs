@@ -188,6 +188,31 @@ fn fuel_limit_is_the_configured_one() {
 }
 
 #[test]
+fn slow_instructions_cost_more_fuel() {
+    let fuel = |instruction: &str| {
+        let wat = format!(
+            r#"(module
+              (memory (export "memory") 2)
+              (func $self (export "wvs_abi") (result i32) (i32.const 0x10000))
+              (func (export "wvs_region") (param $kind i32) (param $size i32) (result i32)
+                (i32.mul (i32.const 4096) (i32.add (i32.const 1) (local.get $kind))))
+              (elem declare func $self)
+              (func (export "wvs_schedule") (param $n i32) (result i32)
+                {instruction} drop (i32.const 0)))"#
+        );
+        let octets = wat::parse_str(wat).unwrap();
+        let source = Source::Octets { name: "slow", octets: &octets };
+        let module = HOST.load(source, Limits::default()).unwrap();
+        module.probe(None, &servers(&[1])).unwrap().fuel_max
+    };
+    let cheap = fuel("(f64.add (f64.const 1) (f64.const 2))");
+    assert_eq!(fuel("(f64.div (f64.const 1) (f64.const 2))") - cheap, 15);
+    assert_eq!(fuel("(i64.rem_s (i64.const 1) (i64.const 2))") - cheap, 15);
+    assert_eq!(fuel("(f64.sqrt (f64.add (f64.const 1) (f64.const 2)))") - cheap, 16);
+    assert_eq!(fuel("(i32.const 1) (ref.func $self) drop") - cheap, 126);
+}
+
+#[test]
 fn servers_that_change_while_the_instance_is_replaced_are_the_ones_it_knows() {
     let mut work = Work::new("trap");
     assert_eq!(work.pick(BAD), Pick::Defer);
