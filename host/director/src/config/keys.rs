@@ -218,7 +218,7 @@ pub static PLUGIN_LIMITS: Table = Table {
         Key::optional(
             "fuel",
             "1000000",
-            "1000 to 1000000000",
+            "1000 to 100000000",
             "Fuel for one decision, about one for each WebAssembly instruction. A \
              plugin that needs more is stopped, and the director decides instead.",
         ),

@@ -26,7 +26,7 @@ const MTU_IPV6_MIN: u16 = 1_280;
 const CONNECTIONS: RangeInclusive<u64> = 1..=16_777_216;
 const REPLIES: RangeInclusive<u64> = 0..=1_000_000;
 const PLUGIN_MEMORY: RangeInclusive<u64> = (64 << 10)..=(1 << 30);
-const PLUGIN_FUEL: RangeInclusive<u64> = 1_000..=1_000_000_000;
+const PLUGIN_FUEL: RangeInclusive<u64> = 1_000..=100_000_000;
 const PLUGIN_CONFIG_OCTETS_MAX: usize = 64 << 10;
 const PORT: RangeInclusive<u64> = 1..=65_535;
 const WEIGHT: RangeInclusive<u64> = 0..=WEIGHT_MAX as u64;
