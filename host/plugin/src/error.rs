@@ -9,6 +9,7 @@ use wvs_abi::{ABI_MAJOR, ABI_MINOR, Region};
 use crate::builtin;
 use crate::fault::Fault;
 use crate::limits::CONFIG_MAX;
+use crate::text::{EXPLANATION_MAX, NAME_MAX, printable};
 
 /// Why no plugin can be run at all.
 #[derive(Debug, Error)]
@@ -61,7 +62,7 @@ pub enum LoadError {
     },
     /// The module breaks the rules of WebAssembly, or uses an extension that plugins do not have:
     /// memories of 64 bits, several or shared memories, threads, relaxed SIMD.
-    #[error("the module is not valid: {0}")]
+    #[error("the module is not valid: {}", printable(.0, EXPLANATION_MAX))]
     Invalid(String),
     /// One function is larger than allowed.
     #[error("function {function} has {octets} octets, more than the {limit} allowed")]
@@ -118,8 +119,8 @@ pub enum LoadError {
     },
     /// A valid module that could not be turned into machine code.
     #[error(
-        "the module could not be compiled: {0} (a service that may not map executable memory, \
-         systemd's MemoryDenyWriteExecute=yes, cannot run plugins)"
+        "the module could not be compiled: {} (a service that may not map executable memory, \
+         systemd's MemoryDenyWriteExecute=yes, cannot run plugins)", printable(.0, EXPLANATION_MAX)
     )]
     Compile(String),
     /// The compiler panicked. Only this module is affected.
@@ -127,8 +128,10 @@ pub enum LoadError {
     CompilerFailed,
     /// The module wants something from the director that it does not offer.
     #[error(
-        "the module imports {module}.{name}, but a plugin gets no imports in this version; in \
-         Rust, build for wasm32-unknown-unknown"
+        "the module imports {}.{}, but a plugin gets no imports in this version; in Rust, build \
+         for wasm32-unknown-unknown",
+        printable(module, NAME_MAX),
+        printable(name, NAME_MAX)
     )]
     Import {
         /// The import's module.
@@ -176,7 +179,7 @@ pub enum LoadError {
 pub enum InstanceError {
     /// The engine could not make an instance: no address space for its memory, or a table that
     /// starts larger than allowed.
-    #[error("no instance could be made: {0}")]
+    #[error("no instance could be made: {}", printable(.0, EXPLANATION_MAX))]
     Instantiation(String),
     /// The engine panicked while making an instance. Only this instance is affected.
     #[error("the engine failed while making an instance")]

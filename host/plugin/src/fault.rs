@@ -4,6 +4,7 @@ use thiserror::Error;
 use wasmtime::Trap;
 
 use crate::error::{InstanceError, RegionError};
+use crate::text::{EXPLANATION_MAX, printable};
 
 /// One failure of a running plugin. It costs the plugin the decision at hand.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -49,7 +50,7 @@ pub enum Fault {
     #[error("wvs_servers_changed returned {0}, below 0")]
     ServersRefused(i32),
     /// The engine failed for a reason of its own.
-    #[error("{export} could not be called: {reason}")]
+    #[error("{export} could not be called: {}", printable(reason, EXPLANATION_MAX))]
     Engine {
         /// What was called.
         export: &'static str,

@@ -11,6 +11,7 @@ use crate::fault::Fault;
 use crate::limits::{CONFIG_MAX, Limits, REASON_MAX, TABLE_ENTRIES_MAX};
 use crate::module::Module;
 use crate::table::ServerTable;
+use crate::text::{EXPLANATION_MAX, printable};
 
 /// One instance of a plugin with the server table in its memory.
 ///
@@ -224,7 +225,7 @@ impl Instance {
         if taken == 0 {
             return Ok(());
         }
-        let reason = printable(self.octets(region));
+        let reason = reason(self.octets(region));
         Err(InstanceError::ConfigRefused { reason })
     }
 
@@ -355,12 +356,10 @@ fn check_version(version: u32) -> Result<(), InstanceError> {
     }
 }
 
-/// A plugin's text up to its NUL, fit for a terminal and a log.
-fn printable(octets: &[u8]) -> String {
+/// A plugin's text up to its NUL, made printable.
+fn reason(octets: &[u8]) -> String {
     let text = octets.split(|octet| *octet == 0).next().unwrap_or_default();
-    let text = String::from_utf8_lossy(text);
-    let text: String =
-        text.trim().chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
+    let text = printable(&String::from_utf8_lossy(text), EXPLANATION_MAX);
     if text.is_empty() { "it gave no reason".to_owned() } else { text }
 }
 
@@ -416,9 +415,9 @@ mod tests {
 
     #[test]
     fn reasons_are_made_printable() {
-        assert_eq!(printable(b"no such \x1b[31mkey\n\0rest"), "no such  [31mkey");
-        assert_eq!(printable(b"\xff"), "\u{fffd}");
-        assert_eq!(printable(b"\0"), "it gave no reason");
-        assert_eq!(printable(b"never ending"), "never ending");
+        assert_eq!(reason(b"no such \x1b[31mkey\n\0rest"), "no such  [31mkey");
+        assert_eq!(reason(b"\xff"), "\u{fffd}");
+        assert_eq!(reason(b"\0"), "it gave no reason");
+        assert_eq!(reason(b"never ending"), "never ending");
     }
 }

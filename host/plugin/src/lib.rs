@@ -29,6 +29,7 @@ mod rebuild;
 mod scheduler;
 mod shape;
 mod table;
+mod text;
 
 pub use counters::PluginCounters;
 pub use error::{HostError, InstanceError, LoadError, RegionError};

@@ -93,6 +93,23 @@ fn import_is_refused_by_name() {
 }
 
 #[test]
+fn names_that_a_module_chose_are_shown_without_escapes_and_cut() {
+    let long = "x".repeat(10_000);
+    let import = format!(r#"(import "\1b[2J" "now\0awvs: all is well {long}" (func))"#);
+    let module = wat::parse_str(format!("(module {import})")).unwrap();
+    let text = load_octets(&module, Limits::default()).to_string();
+    assert!(text.starts_with("the module imports  [2J.now wvs: all is well xxx"), "{text}");
+    assert!(!text.contains(char::is_control) && text.len() < 300, "{text}");
+
+    let twice = format!(r#"(export "\1b[31m\0a{long}" (func 0))"#).repeat(2);
+    let error = functions_error(&twice);
+    assert!(matches!(error, LoadError::Invalid(_)), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("[31m") && !text.contains(char::is_control), "{text}");
+    assert!(text.len() < 400, "{text}");
+}
+
+#[test]
 fn command_module_is_refused() {
     assert!(matches!(load_error("command"), LoadError::Command));
 }
