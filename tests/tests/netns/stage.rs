@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tempfile::TempDir;
 use wvs::lab::{self, Host, Lab};
+use wvs::sysctl::STATE_FOLDER;
 
 use crate::director::DirectorProcess;
 
@@ -25,6 +27,20 @@ pub(crate) const SERVER_PORT: u16 = 8080;
 pub(crate) struct Stage {
     pub(crate) lab: Lab,
     folder: TempDir,
+}
+
+/// The number of a namespace that is gone is given to a later one. What a crashed director left for
+/// this one's must not be taken for that one's.
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let number = self.lab.director.run(|| fs::metadata("/proc/thread-self/ns/net"));
+        let Ok(number) = number.map(|namespace| namespace.ino()) else { return };
+        for file in fs::read_dir(STATE_FOLDER).into_iter().flatten().flatten() {
+            if file.file_name().to_string_lossy().contains(&format!("-{number}.json")) {
+                let _ = fs::remove_file(file.path());
+            }
+        }
+    }
 }
 
 impl Stage {
