@@ -220,15 +220,7 @@ impl<A: Address> Table<A> {
         &self,
         connection: &Arc<Connection<A>>,
     ) -> Result<Option<Arc<Connection<A>>>, Refusal> {
-        loop {
-            // The lock on an entry is held for one statement only: never two at once.
-            let holder = match self.index.entry(connection.reply) {
-                Entry::Vacant(entry) => {
-                    entry.insert(Arc::clone(connection));
-                    break;
-                }
-                Entry::Occupied(entry) => Arc::clone(entry.get()),
-            };
+        while let Some(holder) = self.occupy(connection.reply, connection) {
             if holder.is_closed() {
                 self.unindex(&holder);
             } else if holder.original != connection.original {
@@ -243,14 +235,7 @@ impl<A: Address> Table<A> {
                 core::hint::spin_loop();
             }
         }
-        loop {
-            let holder = match self.index.entry(connection.original) {
-                Entry::Vacant(entry) => {
-                    entry.insert(Arc::clone(connection));
-                    break;
-                }
-                Entry::Occupied(entry) => Arc::clone(entry.get()),
-            };
+        while let Some(holder) = self.occupy(connection.original, connection) {
             if holder.is_closed() {
                 self.unindex(&holder);
             } else {
@@ -266,7 +251,23 @@ impl<A: Address> Table<A> {
         Ok(None)
     }
 
-    /// The other way round. What is not this connection's stays.
+    /// Puts the connection under a free tuple, or tells whose it is. The lock on the entry is held for
+    /// this call only: never two at once.
+    fn occupy(
+        &self,
+        tuple: Tuple<A>,
+        connection: &Arc<Connection<A>>,
+    ) -> Option<Arc<Connection<A>>> {
+        match self.index.entry(tuple) {
+            Entry::Vacant(entry) => {
+                entry.insert(Arc::clone(connection));
+                None
+            }
+            Entry::Occupied(entry) => Some(Arc::clone(entry.get())),
+        }
+    }
+
+    /// Takes the connection's entries out, the original first. What is another one's stays.
     fn unindex(&self, connection: &Connection<A>) {
         let is_same = |_: &Tuple<A>, other: &Arc<Connection<A>>| {
             core::ptr::eq(Arc::as_ptr(other), connection)
