@@ -9,7 +9,7 @@ use crate::connection::table::{TableCounters, Tabled, Tables};
 use crate::connection::tcp_state;
 use crate::connection::tuple::{Direction, Tuple};
 use crate::packet::address::{Address, IpHeader};
-use crate::packet::{Ip, Packet, Transport, icmp};
+use crate::packet::{Ip, Packet, Transport, TransportChecksum, icmp};
 use crate::protocol::Protocol;
 use crate::rewrite::{Quote, quote, translate, translate_error};
 use crate::service::Services;
@@ -57,6 +57,7 @@ pub(crate) struct Incoming<'a, A: Address> {
     pub(crate) tuple: Tuple<A>,
     header: A::Header<'a>,
     pub(crate) transport: Transport<'a>,
+    checksum: TransportChecksum,
     /// Octets of the whole packet.
     length: usize,
 }
@@ -112,7 +113,8 @@ impl Director {
         packet: &mut Packet<'_>,
         now: Moment,
     ) -> Verdict {
-        match self.decide::<A>(packet.octets_mut(), now) {
+        let checksum = packet.checksum();
+        match self.decide::<A>(packet.octets_mut(), checksum, now) {
             Ok(Decision::Forward) => Verdict::Forward,
             Ok(Decision::Pass) => Verdict::Pass,
             Ok(Decision::Answer(answer)) => match answer.put::<A>(packet) {
@@ -127,7 +129,12 @@ impl Director {
     /// The packet's way: parse, connection look-up, and on a hit TCP state and rewrite. On a miss a
     /// scheduler may be asked for a new connection, with which the packet then goes the same way.
     #[inline]
-    fn decide<A: Tabled>(&self, octets: &mut [u8], now: Moment) -> Result<Decision, DropReason> {
+    fn decide<A: Tabled>(
+        &self,
+        octets: &mut [u8],
+        checksum: TransportChecksum,
+        now: Moment,
+    ) -> Result<Decision, DropReason> {
         let Ip { header, protocol, payload, length, is_fragment } = A::parse(octets)?;
         if is_fragment {
             return self.refuse_fragment::<A>(&header, protocol);
@@ -143,7 +150,7 @@ impl Director {
             return self.pass_unless_vip(destination, DropReason::IcmpType);
         };
         let tuple = Tuple { source, destination, source_port, destination_port, protocol };
-        let mut incoming = Incoming { tuple, header, transport, length };
+        let mut incoming = Incoming { tuple, header, transport, checksum, length };
 
         let table = A::table(&self.connections);
         match table.look(&tuple, |connection| incoming.follow(connection, now)) {
@@ -314,7 +321,7 @@ impl<A: Address> Incoming<'_, A> {
         }
         connection.touch(now);
         connection.count(direction, self.length);
-        translate(&mut self.header, &mut self.transport, connection, direction);
+        translate(&mut self.header, &mut self.transport, self.checksum, connection, direction);
         Decision::Forward
     }
 }

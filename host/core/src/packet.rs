@@ -24,6 +24,18 @@ use crate::verdict::DropReason;
 pub struct Packet<'a> {
     buffer: &'a mut [u8],
     length: usize,
+    checksum: TransportChecksum,
+}
+
+/// What stands in the checksum field of a TCP or UDP header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TransportChecksum {
+    /// The checksum.
+    #[default]
+    Complete,
+    /// The sum of the pseudo-header alone, not complemented: whoever puts the packet on a wire adds
+    /// the rest. Virtio calls it `VIRTIO_NET_HDR_F_NEEDS_CSUM` (virtio 1.2 section 5.1.6.2).
+    Partial,
 }
 
 impl<'a> Packet<'a> {
@@ -36,7 +48,19 @@ impl<'a> Packet<'a> {
     #[must_use]
     pub fn new(buffer: &'a mut [u8], length: usize) -> Self {
         let length = length.min(buffer.len());
-        Self { buffer, length }
+        Self { buffer, length, checksum: TransportChecksum::Complete }
+    }
+
+    /// The same packet with something else in its checksum field.
+    #[inline]
+    #[must_use]
+    pub fn with_checksum(self, checksum: TransportChecksum) -> Self {
+        Self { checksum, ..self }
+    }
+
+    #[inline]
+    pub(crate) const fn checksum(&self) -> TransportChecksum {
+        self.checksum
     }
 
     /// The packet's octets.

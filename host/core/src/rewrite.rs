@@ -6,7 +6,7 @@ use crate::connection::tuple::{Direction, Tuple};
 use crate::connection::{Connection, Translation};
 use crate::packet::address::{Address, IpHeader};
 use crate::packet::checksum::Difference;
-use crate::packet::{Icmp, Ip, Transport, icmp};
+use crate::packet::{Icmp, Ip, Transport, TransportChecksum, icmp};
 use crate::protocol::Protocol;
 use crate::verdict::DropReason;
 
@@ -16,30 +16,41 @@ use crate::verdict::DropReason;
 pub(crate) fn translate<A: Address>(
     header: &mut A::Header<'_>,
     transport: &mut Transport<'_>,
+    checksum: TransportChecksum,
     connection: &Connection<A>,
     direction: Direction,
 ) {
-    let translation = connection.translation();
+    let translation = match direction {
+        Direction::Original => connection.translation(),
+        Direction::Reply => connection.translation().inverse(),
+    };
+    // A partial checksum is a sum over the addresses alone and not complemented, so that what would
+    // update its complement is the change back (RFC 1071 section 1: -(-m - d) = m + d).
+    let (ports, addresses) = match checksum {
+        TransportChecksum::Complete => (translation.transport, translation.address),
+        TransportChecksum::Partial => {
+            (translation.address.inverse(), translation.address.inverse())
+        }
+    };
     match direction {
         Direction::Original => {
             let (rip, port) = (connection.reply().source, connection.reply().source_port);
             header.set_destination(rip, translation.address);
             match transport {
-                Transport::Tcp(tcp) => tcp.set_destination_port(port, translation.transport),
-                Transport::Udp(udp) => udp.set_destination_port(port, translation.transport),
-                Transport::Echo(echo) => echo.update_checksum::<A>(translation.address),
+                Transport::Tcp(tcp) => tcp.set_destination_port(port, ports),
+                Transport::Udp(udp) => udp.set_destination_port(port, ports),
+                Transport::Echo(echo) => echo.update_checksum::<A>(addresses),
                 Transport::IcmpError(_) | Transport::IcmpOther => {}
             }
         }
         Direction::Reply => {
-            let translation = translation.inverse();
             let original = connection.original();
             let (vip, port) = (original.destination, original.destination_port);
             header.set_source(vip, translation.address);
             match transport {
-                Transport::Tcp(tcp) => tcp.set_source_port(port, translation.transport),
-                Transport::Udp(udp) => udp.set_source_port(port, translation.transport),
-                Transport::Echo(echo) => echo.update_checksum::<A>(translation.address),
+                Transport::Tcp(tcp) => tcp.set_source_port(port, ports),
+                Transport::Udp(udp) => udp.set_source_port(port, ports),
+                Transport::Echo(echo) => echo.update_checksum::<A>(addresses),
                 Transport::IcmpError(_) | Transport::IcmpOther => {}
             }
         }
