@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use divan::{Bencher, black_box};
+use wvs_core::connection::table::TableLimits;
 use wvs_core::director::DirectorConfig;
 use wvs_core::packet::Packet;
 use wvs_core::random::Random;
@@ -211,7 +212,10 @@ fn process(world: &World, buffer: &mut [u8], length: usize) -> Verdict {
 }
 
 fn large() -> DirectorConfig {
-    DirectorConfig { connections_max: 5_000_000, ..settings() }
+    DirectorConfig {
+        limits: TableLimits { connections: 5_000_000, half_open: 5_000_000 },
+        ..settings()
+    }
 }
 
 fn to_buffer(packet: &[u8]) -> ([u8; 128], usize) {

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use wvs_abi::{Request, Server, caps, encode_address};
+use wvs_core::connection::table::TableLimits;
 use wvs_core::director::DirectorConfig;
 use wvs_core::random::Random;
 use wvs_core::real_server::RealServer;
@@ -90,7 +91,10 @@ fn world(servers: usize) -> World {
     let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
     let service = ServiceSpec::new(Protocol::Tcp, "203.0.113.10:80", &addresses).scheduler(Uneven);
     let connections = servers * 20;
-    let settings = DirectorConfig { connections_max: connections, ..settings() };
+    let settings = DirectorConfig {
+        limits: TableLimits { connections, half_open: connections },
+        ..settings()
+    };
     let world = World::with(settings, vec![service]);
     for (_, client) in (0..connections).zip(clients()) {
         world.forward(&tcp(client, at("203.0.113.10:80"), SYN));

@@ -1,18 +1,22 @@
 //! A director in memory: no device, no wasm, and a clock that stands still until it is moved.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use wvs_abi::Request;
 use wvs_core::connection::state::Timeouts;
+use wvs_core::connection::table::TableLimits;
 use wvs_core::director::{ClosedPort, Director, DirectorConfig};
 use wvs_core::packet::Packet;
+use wvs_core::pool::Pool;
 use wvs_core::real_server::RealServer;
 use wvs_core::scheduler::{Pick, Scheduler};
 use wvs_core::service::{
-    OnNoServer, OnStray, Protocol, Service, ServiceAddress, ServiceConfig, Services,
+    Forwarding, OnNoServer, OnStray, Protocol, Service, ServiceAddress, ServiceConfig, Services,
+    Terms,
 };
 use wvs_core::time::Moment;
 use wvs_core::verdict::{DropReason, Verdict};
@@ -64,6 +68,8 @@ pub struct ServiceSpec {
     pub on_stray: OnStray,
     /// Timeouts.
     pub timeouts: Timeouts,
+    /// See [`Forwarding`].
+    pub forwarding: Forwarding,
 }
 
 impl ServiceSpec {
@@ -78,7 +84,16 @@ impl ServiceSpec {
             on_no_server: OnNoServer::default(),
             on_stray: OnStray::default(),
             timeouts: Timeouts::default(),
+            forwarding: Forwarding::default(),
         }
+    }
+
+    /// With full NAT from these addresses and ports.
+    #[must_use]
+    pub fn full_nat(mut self, addresses: &[&str], ports: RangeInclusive<u16>) -> Self {
+        let addresses = addresses.iter().map(|address| address.parse().expect("an address"));
+        self.forwarding = Forwarding::FullNat(Arc::new(Pool::new(addresses.collect(), ports)));
+        self
     }
 
     /// With another scheduler.
@@ -93,13 +108,23 @@ impl ServiceSpec {
 #[must_use]
 pub fn settings() -> DirectorConfig {
     DirectorConfig {
-        connections_max: 1000,
+        limits: TableLimits { connections: 1000, half_open: 1000 },
         replies_per_second: 1000,
         answer_echo: true,
         closed_port: ClosedPort::Reject,
         hash_seed: 7,
     }
 }
+
+/// What the connections of a service live under that only its real servers are of interest of.
+#[must_use]
+pub fn terms() -> Arc<Terms> {
+    let vip = Ipv4Addr::new(192, 0, 2, 1).into();
+    Arc::new(Terms::new(ServiceAddress { protocol: Protocol::Tcp, vip, port: 80 }))
+}
+
+/// So much later than its timeout may a connection expire.
+pub const LATENESS: Duration = Duration::from_millis(1024);
 
 /// A director and its clock.
 pub struct World {
@@ -122,22 +147,27 @@ impl World {
         let mut service_id = 0;
         let services = services.into_iter().map(|spec| {
             service_id += 1;
-            let servers = spec.servers.iter().map(|address| {
-                server_id += 1;
-                Arc::new(RealServer::new(server_id, spec.protocol, *address, 1))
-            });
-            let config = ServiceConfig {
-                id: service_id,
-                name: format!("service-{service_id}"),
+            let terms = Arc::new(Terms {
                 address: ServiceAddress {
                     protocol: spec.protocol,
                     vip: spec.address.ip(),
                     port: spec.address.port(),
                 },
                 timeouts: spec.timeouts,
+                forwarding: spec.forwarding,
+            });
+            let servers = spec.servers.iter().map(|address| {
+                server_id += 1;
+                let terms = Arc::clone(&terms);
+                Arc::new(RealServer::new(server_id, *address, 1, terms))
+            });
+            let config = ServiceConfig {
+                id: service_id,
+                name: format!("service-{service_id}"),
+                servers: servers.collect(),
+                terms,
                 on_no_server: spec.on_no_server,
                 on_stray: spec.on_stray,
-                servers: servers.collect(),
                 seed: 1,
             };
             Arc::new(Service::new(config, spec.scheduler))
@@ -163,6 +193,12 @@ impl World {
         // The fewest visits a call makes are more than the connections of any test but the large
         // ones, which sweep for themselves.
         self.director.sweep(self.now)
+    }
+
+    /// Lets so much time pass that whatever was silent for `timeout` has expired: connections
+    /// remember only about when they were seen. Returns how many did.
+    pub fn outlast(&mut self, timeout: Duration) -> usize {
+        self.wait_and_sweep(timeout + LATENESS)
     }
 
     /// Hands one packet to the director: the verdict, and the packet as it is after it.
@@ -223,6 +259,7 @@ impl World {
             ("opened".to_owned(), table.opened.get()),
             ("expired".to_owned(), table.expired.get()),
             ("replaced".to_owned(), table.replaced.get()),
+            ("evicted".to_owned(), table.evicted.get()),
         ]);
         for reason in DropReason::ALL {
             all.insert(format!("drop.{reason}"), verdicts.dropped(*reason));
@@ -280,11 +317,13 @@ impl World {
                 )
                 .collect::<Vec<_>>();
         let live = states.len();
+        let half_open = states.iter().filter(|(_, state)| state.is_half_open()).count();
         for (server, state) in states {
             let (active, inactive) = counted.entry(server).or_default();
             *(if state.is_active() { active } else { inactive }) += 1;
         }
         assert_eq!(self.director.connections(), live, "live connections");
+        assert_eq!(self.director.half_open(), half_open, "half-open connections");
         for service in self.director.services().list() {
             for server in service.servers() {
                 let expected = counted.get(&server.id()).copied().unwrap_or_default();

@@ -13,7 +13,7 @@ use wvs_core::service::Protocol;
 use wvs_core::verdict::{DropReason, Verdict};
 use wvs_plugin::{Host, Limits, Source, builtin};
 use wvs_tests::packet::{ACK, FIN, SYN, at, echo, icmp_error, tcp, udp};
-use wvs_tests::world::{ServiceSpec, World};
+use wvs_tests::world::{ServiceSpec, World, terms};
 
 struct Counting;
 
@@ -131,7 +131,7 @@ fn decisions_of_plugins_allocate_nothing() {
     let servers: Vec<_> = (1..=16)
         .map(|id| {
             let address = at(&format!("10.0.0.{id}:80"));
-            Arc::new(RealServer::new(id, Protocol::Tcp, address, 1))
+            Arc::new(RealServer::new(id, address, 1, terms()))
         })
         .collect();
     for name in builtin::NAMES {

@@ -433,9 +433,12 @@ impl Answers for Paper {
             connections: ConnectionsSnapshot {
                 now: 19,
                 max: 4_096,
+                half_open: 2,
+                half_open_max: 1_024,
                 opened: 16,
                 expired: 0,
                 replaced: 0,
+                evicted: 0,
             },
             packets: PacketsSnapshot {
                 forwarded: 304,

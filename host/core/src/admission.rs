@@ -14,7 +14,9 @@ use crate::connection::tuple::Tuple;
 use crate::director::{ClosedPort, Decision, Director, Incoming};
 use crate::packet::address::Address;
 use crate::packet::{Transport, tcp};
+use crate::pool::{Local, Pool};
 use crate::protocol::Protocol;
+use crate::real_server::RealServer;
 use crate::service::{OnNoServer, OnStray, Service, ServiceAddress};
 use crate::time::Moment;
 use crate::verdict::DropReason;
@@ -62,39 +64,83 @@ impl Director {
                 OnStray::Pickup => {}
             }
         }
-        if !is_unicast(tuple.source.into()) || self.services.is_vip(tuple.source.into()) {
+        let source = tuple.source.into();
+        if !is_unicast(source) || self.services.is_vip(source) || self.services.is_local(source) {
             return Err(DropReason::SourceAddress);
         }
         if incoming.may_travel_no_further() {
             return Ok(Opened::Decision(Decision::Answer(Answer::TimeExceeded(vip))));
         }
-        if self.connections.is_full::<A>() {
+        if !self.connections.has_room::<A>() {
             return Err(DropReason::TableFull);
         }
         let Some(server) = service.pick(request(tuple, now)) else {
-            return refuse_for_lack_of_servers(service, transport).map(Opened::Decision);
+            return refuse_for_lack(service, transport, DropReason::NoServer).map(Opened::Decision);
         };
-        let connect = || Connection::open(*tuple, Arc::clone(service), Arc::clone(server), now);
-        let connection = connect().ok_or(DropReason::NoServer)?;
-        let reply = *connection.reply();
-        let placed = match self.connections.insert(connection) {
+        match self.connect(tuple, server, now) {
+            // As clear to the client as having no server: with another one it might have worked.
+            Err(DropReason::PoolExhausted) => {
+                refuse_for_lack(service, transport, DropReason::PoolExhausted).map(Opened::Decision)
+            }
+            placed => placed.map(Opened::Connection),
+        }
+    }
+
+    /// Puts a new connection of `tuple` to `server` into the table.
+    fn connect<A: Tabled>(
+        &self,
+        tuple: &Tuple<A>,
+        server: &Arc<RealServer>,
+        now: Moment,
+    ) -> Result<Arc<Connection<A>>, DropReason> {
+        let Some(pool) = server.terms().pool() else {
+            return match self.insert(tuple, server, None, now)? {
+                Ok(connection) => Ok(connection),
+                Err(Refusal::Full) => Err(DropReason::TableFull),
+                Err(Refusal::ReplyTaken) => Err(DropReason::ReplyTupleTaken),
+            };
+        };
+        // With all places taken there is nothing to try.
+        let taken = usize::try_from(server.connections()).unwrap_or(usize::MAX);
+        let tries = if taken < pool.places() { Pool::TRIES } else { 0 };
+        for _ in 0..tries {
+            let local = pool.place(server.take_turn());
+            match self.insert(tuple, server, local, now)? {
+                Ok(connection) => return Ok(connection),
+                Err(Refusal::Full) => return Err(DropReason::TableFull),
+                Err(Refusal::ReplyTaken) => {}
+            }
+        }
+        pool.count_exhausted();
+        Err(DropReason::PoolExhausted)
+    }
+
+    /// As [`connect`](Self::connect) with this place in the pool.
+    fn insert<A: Tabled>(
+        &self,
+        tuple: &Tuple<A>,
+        server: &Arc<RealServer>,
+        local: Option<Local>,
+        now: Moment,
+    ) -> Result<Result<Arc<Connection<A>>, Refusal>, DropReason> {
+        let connect =
+            || Connection::open(*tuple, Arc::clone(server), local, now).ok_or(DropReason::NoServer);
+        let connection = connect()?;
+        let reply = connection.reply();
+        Ok(match self.connections.insert(connection) {
             // The client used this port for another service on the same server. If that is over,
-            // this one may have the tuple.
-            Err(Refusal::ReplyTaken) if self.is_over(&reply) => {
+            // this one may have the tuple. A place in a pool rests until it has expired.
+            Err(Refusal::ReplyTaken) if local.is_none() && self.is_over(&reply) => {
                 self.connections.replace(&reply);
-                self.connections.insert(connect().ok_or(DropReason::NoServer)?)
+                self.connections.insert(connect()?)
             }
             placed => placed,
-        };
-        placed.map(Opened::Connection).map_err(|refusal| match refusal {
-            Refusal::Full => DropReason::TableFull,
-            Refusal::ReplyTaken => DropReason::ReplyTupleTaken,
         })
     }
 
     /// Whether the connection that has `tuple` may make way for another one.
     fn is_over<A: Tabled>(&self, tuple: &Tuple<A>) -> bool {
-        A::table(&self.connections).look(tuple, Connection::is_over) == Some(true)
+        A::table(&self.connections).look(tuple, |entry| entry.connection().is_over()) == Some(true)
     }
 
     /// To a virtual address, but to no service.
@@ -129,12 +175,14 @@ fn request<A: Address>(tuple: &Tuple<A>, now: Moment) -> Request {
     }
 }
 
-fn refuse_for_lack_of_servers(
+/// Refuses a connection that nobody can take, as the service is told to.
+fn refuse_for_lack(
     service: &Service,
     transport: &Transport<'_>,
+    reason: DropReason,
 ) -> Result<Decision, DropReason> {
     match (service.on_no_server(), transport) {
-        (OnNoServer::Drop, _) => Err(DropReason::NoServer),
+        (OnNoServer::Drop, _) => Err(reason),
         (OnNoServer::Reset, Transport::Tcp(_)) => Ok(Decision::Answer(Answer::Reset)),
         (OnNoServer::Reset | OnNoServer::Icmp, _) => Ok(Decision::Answer(Answer::PortUnreachable)),
     }

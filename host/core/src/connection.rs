@@ -1,89 +1,93 @@
 //! Connections: what the director remembers of each, and where it keeps them.
 
 pub mod expiry;
+pub(crate) mod half_open;
 pub mod state;
 pub mod table;
 pub mod tcp_state;
 pub mod tuple;
 
 use core::net::SocketAddr;
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 use std::sync::Arc;
 
 use crate::packet::address::Address;
-use crate::packet::checksum::Difference;
+use crate::pool::Local;
 use crate::protocol::Protocol;
 use crate::real_server::RealServer;
-use crate::service::Service;
+use crate::rewrite::Rewrite;
 use crate::time::Moment;
 use state::State;
-use tuple::{Direction, Tuple};
+use tuple::{Direction, Endpoint, Tuple};
 
-/// A decided connection: both tuples, what the rewrite between them does to checksums, and the real
-/// server. Beside these, which never change, the state and when it was last seen.
+/// A decided connection: who talks to which real server, which never changes, and beside it the
+/// state and when it was last seen.
 ///
-/// Nothing but the first packet was needed to decide it, and any translator that is given these
-/// values can carry it on.
+/// Nothing but the first packet was needed to decide it, and any translator that is given both
+/// tuples and [`rewrite`](Self::rewrite) can carry it on.
+///
+/// There may be millions: it holds nothing that can be derived.
 #[derive(Debug)]
 pub struct Connection<A> {
     /// CIP:port to VIP:port, as the client's packets come in.
     original: Tuple<A>,
-    /// RIP:port to CIP:port, as the server's packets come in.
-    reply: Tuple<A>,
-    translation: Translation,
     /// A [`State`] as a number, or [`CLOSED`].
     state: AtomicU8,
-    last_seen_ms: AtomicU64,
-    service: Arc<Service>,
+    /// In full NAT, what stands in for CIP:port in front of the real server.
+    local: Option<Local>,
+    /// See [`Tick`].
+    last_seen: AtomicU32,
     server: Arc<RealServer>,
 }
 
-/// What replacing VIP:port by RIP:port changes in checksums. Replies need the inverse.
+/// The time in which connections remember when they were seen: 1024 milliseconds each since the start
+/// of the clock. Coarse, so that most packets of a busy connection have nothing to write down. So
+/// much later than its timeout may a connection expire, never earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Translation {
-    /// In a sum over the address alone, as the IPv4 header's.
-    pub address: Difference,
-    /// In a sum over address and port, as TCP's and UDP's.
-    pub transport: Difference,
-}
+pub(crate) struct Tick(u32);
 
-impl Translation {
-    /// The change back.
+impl Tick {
+    const SHIFT: u32 = 10;
+
+    /// The tick that `now` is in.
     #[inline]
-    #[must_use]
-    pub const fn inverse(self) -> Self {
-        Self { address: self.address.inverse(), transport: self.transport.inverse() }
+    pub(crate) fn of(now: Moment) -> Self {
+        Self(u32::try_from(now.as_millis() >> Self::SHIFT).unwrap_or(u32::MAX))
+    }
+
+    /// The first moment after it.
+    fn end(self) -> Moment {
+        Moment::from_millis(u64::from(self.0).saturating_add(1) << Self::SHIFT)
+    }
+
+    /// The number, from the start of the clock.
+    #[inline]
+    pub(crate) const fn number(self) -> u32 {
+        self.0
     }
 }
 
 /// In place of a state: the connection was taken out of the table.
 const CLOSED: u8 = u8::MAX;
 
+/// A state and the one that took its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Advance {
+    pub(crate) from: State,
+    pub(crate) to: State,
+}
+
 impl<A: Address> Connection<A> {
-    /// A connection of `original` to `server`, in no state yet. Its service and server are counted
-    /// for it from here on. `None` when the server's address is of another family.
+    /// A connection of `original` to `server`, in no state yet; `local` in place of the client with
+    /// full NAT. The server is counted for it from here on. `None` when the server's address is of
+    /// another family.
     pub(crate) fn open(
         original: Tuple<A>,
-        service: Arc<Service>,
         server: Arc<RealServer>,
+        local: Option<Local>,
         now: Moment,
     ) -> Option<Self> {
-        let (rip, port) = (A::from_ip(server.address().ip())?, server.address().port());
-        let reply = Tuple {
-            source: rip,
-            destination: original.source,
-            source_port: port,
-            destination_port: original.source_port,
-            protocol: original.protocol,
-        };
-        let vip = original.destination.sum();
-        let translation = Translation {
-            address: Difference::between(vip, rip.sum()),
-            transport: Difference::between(
-                vip.word(original.destination_port),
-                rip.sum().word(reply.source_port),
-            ),
-        };
+        server.real::<A>()?;
         let state = match original.protocol {
             Protocol::Tcp => State::None,
             Protocol::Udp => State::Udp,
@@ -92,11 +96,9 @@ impl<A: Address> Connection<A> {
         server.count_opened();
         Some(Self {
             original,
-            reply,
-            translation,
             state: AtomicU8::new(state.number()),
-            last_seen_ms: AtomicU64::new(now.as_millis()),
-            service,
+            local,
+            last_seen: AtomicU32::new(Tick::of(now).number()),
             server,
         })
     }
@@ -107,17 +109,43 @@ impl<A: Address> Connection<A> {
         &self.original
     }
 
-    /// RIP:port to CIP:port.
+    /// RIP:port to CIP:port, as the server's packets come in; with full NAT to the pool's address.
     #[must_use]
-    pub const fn reply(&self) -> &Tuple<A> {
-        &self.reply
+    pub fn reply(&self) -> Tuple<A> {
+        // `open` refuses a server of the other family, so the VIP never stands in for one.
+        let real = self.server.real().unwrap_or_else(|| self.original.destination());
+        let Endpoint { address: source, port: source_port } = real;
+        let Endpoint { address: destination, port: destination_port } =
+            self.local().unwrap_or_else(|| self.original.source());
+        let protocol = self.original.protocol;
+        Tuple { source, destination, source_port, destination_port, protocol }
     }
 
-    /// What the rewrite of a client's packet changes in checksums.
-    #[inline]
+    /// The tuple of its packets in one direction.
+    pub(crate) fn tuple(&self, direction: Direction) -> Tuple<A> {
+        match direction {
+            Direction::Original => self.original,
+            Direction::Reply => self.reply(),
+        }
+    }
+
+    /// What the real server sees in place of the client, with full NAT.
     #[must_use]
-    pub const fn translation(&self) -> Translation {
-        self.translation
+    pub fn local(&self) -> Option<Endpoint<A>> {
+        self.local.and_then(|local| self.server.terms().pool()?.endpoint(local))
+    }
+
+    /// What becomes of the ends of its packets.
+    #[must_use]
+    pub fn rewrite(&self, direction: Direction) -> Rewrite<A> {
+        let local = self.local();
+        match direction {
+            Direction::Original => Rewrite { source: local, destination: self.server.real() },
+            Direction::Reply => Rewrite {
+                source: Some(self.original.destination()),
+                destination: local.map(|_| self.original.source()),
+            },
+        }
     }
 
     /// The real server that carries it.
@@ -134,7 +162,6 @@ impl<A: Address> Connection<A> {
     }
 
     /// Which way a packet with this tuple, one of the connection's two, goes.
-    #[inline]
     #[must_use]
     pub fn direction(&self, tuple: &Tuple<A>) -> Direction {
         if *tuple == self.original { Direction::Original } else { Direction::Reply }
@@ -148,52 +175,39 @@ impl<A: Address> Connection<A> {
 
     /// Notes a packet: the connection lives on from `now`.
     #[inline]
-    pub(crate) fn touch(&self, now: Moment) {
-        self.last_seen_ms.store(now.as_millis(), Relaxed);
-    }
-
-    /// Counts a packet of so many octets for the real server.
-    #[inline]
-    pub(crate) fn count(&self, direction: Direction, octets: usize) {
-        let traffic = self.server.traffic();
-        match direction {
-            Direction::Original => traffic.count_in(octets),
-            Direction::Reply => traffic.count_out(octets),
-        }
+    pub(crate) fn touch(&self, now: Tick) {
+        self.last_seen.store(now.number(), Relaxed);
     }
 
     /// Moves to the state that `next` gives for the present one, and its server's counts with it.
     /// This, [`open`](Self::open) and [`close`](Self::close) are all that ever moves those counts.
+    /// `None` when it was taken out of the table.
     #[inline]
-    pub(crate) fn advance(&self, next: impl Fn(State) -> State) {
+    pub(crate) fn advance(&self, next: impl Fn(State) -> State) -> Option<Advance> {
         let mut present = self.state.load(Relaxed);
         loop {
-            let Some(from) = State::from_number(present) else { return };
+            let from = State::from_number(present)?;
             let to = next(from);
             if to == from {
-                return;
+                return Some(Advance { from, to });
             }
             match self.state.compare_exchange_weak(present, to.number(), Relaxed, Relaxed) {
                 Ok(_) => {
                     if from.is_active() != to.is_active() {
                         self.server.count_moved(to.is_active());
                     }
-                    return;
+                    return Some(Advance { from, to });
                 }
                 Err(changed) => present = changed,
             }
         }
     }
 
-    /// Ends the connection for the counts. True for exactly one caller.
-    pub(crate) fn close(&self) -> bool {
-        match State::from_number(self.state.swap(CLOSED, Relaxed)) {
-            Some(state) => {
-                self.server.count_closed(state.is_active());
-                true
-            }
-            None => false,
-        }
+    /// Ends the connection for the counts. The state that it had, for exactly one caller.
+    pub(crate) fn close(&self) -> Option<State> {
+        let state = State::from_number(self.state.swap(CLOSED, Relaxed))?;
+        self.server.count_closed(state.is_active());
+        Some(state)
     }
 
     /// Whether it was taken out of the table.
@@ -202,16 +216,20 @@ impl<A: Address> Connection<A> {
     }
 
     /// Whether a new connection may have its tuples.
-    #[inline]
     pub(crate) fn is_over(&self) -> bool {
         self.state().is_none_or(State::is_reusable)
     }
 
+    /// Whether its client still has to show that it exists.
+    pub(crate) fn is_half_open(&self) -> bool {
+        self.state().is_some_and(State::is_half_open)
+    }
+
     /// Whether it was silent for longer than its state allows.
     pub(crate) fn is_expired(&self, now: Moment) -> bool {
-        let last_seen = Moment::from_millis(self.last_seen_ms.load(Relaxed));
+        let seen = Tick(self.last_seen.load(Relaxed));
         self.state().is_some_and(|state| {
-            now.millis_since(last_seen) >= self.service.timeouts().millis(state)
+            now.millis_since(seen.end()) >= self.server.terms().timeouts.millis(state)
         })
     }
 }

@@ -4,14 +4,15 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::admission::Opened;
 use crate::answer::{Answer, AnswerFamily, RateLimit};
-use crate::connection::Connection;
-use crate::connection::table::{TableCounters, Tabled, Tables};
-use crate::connection::tcp_state;
+use crate::connection::table::{Entry, TableCounters, TableLimits, Tabled, Tables};
+use crate::connection::tcp_state::{self, Event};
 use crate::connection::tuple::{Direction, Tuple};
+use crate::connection::{Advance, Connection, Tick};
 use crate::packet::address::{Address, IpHeader};
-use crate::packet::{Ip, Packet, Transport, TransportChecksum, icmp};
+use crate::packet::{Ip, Packet, Transport, TransportChecksum, icmp, tcp};
 use crate::protocol::Protocol;
-use crate::rewrite::{Quote, quote, translate, translate_error};
+use crate::real_server::RealServer;
+use crate::rewrite::{Quote, Rewrite, quote, translate, translate_error};
 use crate::service::Services;
 use crate::stats::VerdictCounters;
 use crate::time::Moment;
@@ -30,8 +31,8 @@ pub enum ClosedPort {
 /// A director's settings.
 #[derive(Clone, Debug)]
 pub struct DirectorConfig {
-    /// Connections at once, both families together; the next one is refused.
-    pub connections_max: usize,
+    /// How many connections there may be.
+    pub limits: TableLimits,
     /// Answers of the director's own (resets, ICMP errors, echo replies) a second.
     pub replies_per_second: u32,
     /// Whether echo requests to a virtual address that has no ICMP service are answered.
@@ -63,8 +64,10 @@ pub(crate) struct Incoming<'a, A: Address> {
 }
 
 /// What comes of a packet whose tuple a connection has.
-enum Followed {
+enum Followed<A> {
     Decided(Decision),
+    /// The same, and this tuple of the connection must forget that its packets have nothing to tell.
+    Changed(Decision, Tuple<A>),
     /// The connection is over and the packet begins a new one.
     Over,
     /// An echo message that goes the wrong way: with an identifier of 0 both tuples look alike.
@@ -85,7 +88,7 @@ impl Director {
     /// A director without connections.
     #[must_use]
     pub fn new(config: DirectorConfig, services: Services) -> Self {
-        let connections = Tables::new(config.connections_max, config.hash_seed);
+        let connections = Tables::new(config.limits, config.hash_seed);
         let replies = RateLimit::new(config.replies_per_second);
         Self { config, services, connections, replies, verdicts: VerdictCounters::default() }
     }
@@ -153,13 +156,24 @@ impl Director {
         let mut incoming = Incoming { tuple, header, transport, checksum, length };
 
         let table = A::table(&self.connections);
-        match table.look(&tuple, |connection| incoming.follow(connection, now)) {
+        match table.look(&tuple, |entry| incoming.follow(entry, self, now)) {
             Some(Followed::Decided(decision)) => return Ok(decision),
+            Some(Followed::Changed(decision, other)) => {
+                _ = table.look(&other, Entry::forget);
+                return Ok(decision);
+            }
             Some(Followed::Over) => self.connections.replace(&tuple),
             Some(Followed::Foreign) | None => {}
         }
         match self.open(&incoming, now)? {
-            Opened::Connection(connection) => Ok(incoming.forward(&connection, now)),
+            Opened::Connection(connection) => {
+                let direction = Direction::Original;
+                incoming.advance(&connection, direction, self, Tick::of(now));
+                if connection.is_half_open() {
+                    self.connections.limit_half_open(&connection);
+                }
+                Ok(incoming.forward(connection.server(), direction, &connection.rewrite(direction)))
+            }
             Opened::Decision(decision) => Ok(decision),
         }
     }
@@ -187,8 +201,8 @@ impl Director {
             return Err(DropReason::IcmpChecksum);
         }
         let direction = connection.direction(&tuple);
-        connection.count(direction, length);
-        translate_error::<A>(&mut header, message, &connection, direction)?;
+        connection.server().traffic().count(direction, length);
+        translate_error::<A>(&mut header, message, &connection.rewrite(direction))?;
         Ok(Decision::Forward)
     }
 
@@ -227,13 +241,18 @@ impl Director {
         Err(DropReason::Fragment)
     }
 
-    /// ICMP that concerns no connection is somebody else's, unless it is for a virtual address.
+    /// ICMP that concerns no connection is somebody else's, unless it is for a virtual address or a
+    /// pool's.
     pub(crate) fn pass_unless_vip<A: Address>(
         &self,
         destination: A,
         reason: DropReason,
     ) -> Result<Decision, DropReason> {
-        if self.services.is_vip(destination.into()) { Err(reason) } else { Ok(Decision::Pass) }
+        let destination = destination.into();
+        if self.services.is_vip(destination) || self.services.is_local(destination) {
+            return Err(reason);
+        }
+        Ok(Decision::Pass)
     }
 
     /// Removes expired connections, visiting a bounded part of the table; the next call goes on
@@ -247,6 +266,12 @@ impl Director {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.live()
+    }
+
+    /// Half-open TCP connections at this moment.
+    #[must_use]
+    pub fn half_open(&self) -> usize {
+        self.connections.half_open()
     }
 
     /// The connection tables, for listings.
@@ -284,20 +309,61 @@ impl<A: Address> Incoming<'_, A> {
     /// Goes the way of a connection found, unless that is over and a client opens the next one with
     /// the same tuple.
     #[inline]
-    fn follow(&mut self, connection: &Connection<A>, now: Moment) -> Followed {
+    fn follow(&mut self, entry: &Entry<A>, director: &Director, now: Moment) -> Followed<A>
+    where
+        A: Tabled,
+    {
+        let (connection, direction) = (entry.connection(), entry.direction());
         if let Transport::Tcp(segment) = &self.transport
             && segment.is_opening()
             && connection.is_over()
-            && connection.direction(&self.tuple) == Direction::Original
+            && direction == Direction::Original
         {
             return Followed::Over;
         }
         if let Transport::Echo(echo) = &self.transport
-            && echo.is_request() != (connection.direction(&self.tuple) == Direction::Original)
+            && echo.is_request() != (direction == Direction::Original)
         {
             return Followed::Foreign;
         }
-        Followed::Decided(self.forward(connection, now))
+        if self.may_travel_no_further() {
+            return Followed::Decided(self.time_exceeded(connection));
+        }
+        let now = Tick::of(now);
+        let is_ordinary = self.is_ordinary();
+        let mut has_begun_anew = false;
+        if !(is_ordinary && entry.is_noted(now)) {
+            let advance = self.advance(connection, direction, director, now);
+            let has_nothing_to_tell = advance.is_some_and(|advance| {
+                tcp_state::next(advance.to, direction, tcp::ACK) == advance.to
+            });
+            if is_ordinary && has_nothing_to_tell {
+                entry.note(now);
+            } else {
+                entry.forget();
+                has_begun_anew = advance.is_some_and(|advance| advance.from != advance.to);
+            }
+        }
+        let server = entry.server(&director.services);
+        let decision = self.forward(server, direction, &entry.rewrite(server));
+        if has_begun_anew && !is_ordinary {
+            let other = match direction {
+                Direction::Original => Direction::Reply,
+                Direction::Reply => Direction::Original,
+            };
+            return Followed::Changed(decision, connection.tuple(other));
+        }
+        Followed::Decided(decision)
+    }
+
+    /// Whether it is like most packets of a connection: a TCP segment that only acknowledges, with
+    /// data or without, or anything of a protocol without states.
+    #[inline]
+    fn is_ordinary(&self) -> bool {
+        match &self.transport {
+            Transport::Tcp(segment) => Event::of(segment.flags()) == Some(Event::Ack),
+            _ => true,
+        }
     }
 
     /// Whether its time to live is used up.
@@ -306,22 +372,45 @@ impl<A: Address> Incoming<'_, A> {
         self.header.hop_limit() <= 1
     }
 
-    /// Counts, moves the connection's state and rewrites the packet.
+    /// The kernel would say so about the translated packet, which its sender does not know.
+    fn time_exceeded(&self, connection: &Connection<A>) -> Decision {
+        Decision::Answer(Answer::TimeExceeded(connection.original().destination.into()))
+    }
+
+    /// Tells the connection of the packet: its state moves, and its time.
     #[inline]
-    fn forward(&mut self, connection: &Connection<A>, now: Moment) -> Decision {
-        if self.may_travel_no_further() {
-            // The kernel would say so about the translated packet, which its sender does not know.
-            let vip = connection.original().destination.into();
-            return Decision::Answer(Answer::TimeExceeded(vip));
-        }
-        let direction = connection.direction(&self.tuple);
-        if let Transport::Tcp(segment) = &self.transport {
-            let flags = segment.flags();
-            connection.advance(|state| tcp_state::next(state, direction, flags));
-        }
+    fn advance(
+        &self,
+        connection: &Connection<A>,
+        direction: Direction,
+        director: &Director,
+        now: Tick,
+    ) -> Option<Advance>
+    where
+        A: Tabled,
+    {
         connection.touch(now);
-        connection.count(direction, self.length);
-        translate(&mut self.header, &mut self.transport, self.checksum, connection, direction);
+        let advance = match &self.transport {
+            Transport::Tcp(segment) => {
+                let flags = segment.flags();
+                connection.advance(|state| tcp_state::next(state, direction, flags))
+            }
+            _ => connection.advance(|state| state),
+        }?;
+        A::table(&director.connections).half_open().follow(advance);
+        Some(advance)
+    }
+
+    /// Counts and rewrites the packet.
+    #[inline]
+    fn forward(
+        &mut self,
+        server: &RealServer,
+        direction: Direction,
+        rewrite: &Rewrite<A>,
+    ) -> Decision {
+        server.traffic().count(direction, self.length);
+        translate(&mut self.header, &mut self.transport, self.checksum, rewrite);
         Decision::Forward
     }
 }

@@ -2,10 +2,13 @@
 
 use core::net::SocketAddr;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::Arc;
 
 use wvs_abi::{Server, ServerInfo, encode_address, server_flags, server_key};
 
-use crate::protocol::Protocol;
+use crate::connection::tuple::Endpoint;
+use crate::packet::address::Address;
+use crate::service::Terms;
 use crate::stats::Traffic;
 
 /// The largest weight, as ipvsadm and keepalived document it.
@@ -17,25 +20,31 @@ pub struct RealServer {
     id: u32,
     address: SocketAddr,
     key: u64,
+    terms: Arc<Terms>,
     configured_weight: u32,
     weight: AtomicU32,
+    /// Whose turn it is in the pool, with full NAT.
+    turn: AtomicU32,
     active: AtomicU32,
     inactive: AtomicU32,
     traffic: Traffic,
 }
 
 impl RealServer {
-    /// A server for `protocol` at `address` (RIP and port), without connections yet. `weight` is
-    /// cut to [`WEIGHT_MAX`]. `id` must be unique within the director and never be reused.
+    /// A server at `address` (RIP and port), without connections yet. `weight` is
+    /// cut to [`WEIGHT_MAX`]. `id` must be unique within the director, counted up from about 0, and
+    /// never be reused. `terms` are its service's.
     #[must_use]
-    pub fn new(id: u32, protocol: Protocol, address: SocketAddr, weight: u32) -> Self {
+    pub fn new(id: u32, address: SocketAddr, weight: u32, terms: Arc<Terms>) -> Self {
         let weight = weight.min(WEIGHT_MAX);
-        let number = protocol.number(address.is_ipv6());
+        let number = terms.address.protocol.number(address.is_ipv6());
         Self {
             id,
             address,
             key: server_key(address.ip(), address.port(), number),
+            terms,
             configured_weight: weight,
+            turn: AtomicU32::new(0),
             weight: AtomicU32::new(weight),
             active: AtomicU32::new(0),
             inactive: AtomicU32::new(0),
@@ -53,6 +62,24 @@ impl RealServer {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What its service's connections live under.
+    #[inline]
+    #[must_use]
+    pub fn terms(&self) -> &Arc<Terms> {
+        &self.terms
+    }
+
+    /// Takes the next turn in the pool.
+    pub(crate) fn take_turn(&self) -> usize {
+        usize::try_from(self.turn.fetch_add(1, Relaxed)).unwrap_or(0)
+    }
+
+    /// RIP and port, `None` in the other family.
+    #[inline]
+    pub(crate) fn real<A: Address>(&self) -> Option<Endpoint<A>> {
+        Some(Endpoint { address: A::from_ip(self.address.ip())?, port: self.address.port() })
     }
 
     /// The effective weight; 0 means quiesced: no new connections, existing ones go on.
@@ -80,6 +107,12 @@ impl RealServer {
     #[must_use]
     pub fn inactive(&self) -> u32 {
         self.inactive.load(Relaxed)
+    }
+
+    /// All its connections.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.active().saturating_add(self.inactive())
     }
 
     /// IPVS's measure of load: `active * 256 + inactive`.

@@ -2,59 +2,104 @@
 //!
 //! Read first: RFC 3022 section 4 (translation of headers), RFC 5508 section 4.2 (of ICMP errors).
 
-use crate::connection::tuple::{Direction, Tuple};
-use crate::connection::{Connection, Translation};
+use crate::connection::tuple::{Endpoint, Tuple};
 use crate::packet::address::{Address, IpHeader};
-use crate::packet::checksum::Difference;
+use crate::packet::checksum::{Difference, Sum};
 use crate::packet::{Icmp, Ip, Transport, TransportChecksum, icmp};
 use crate::protocol::Protocol;
 use crate::verdict::DropReason;
 
-/// Rewrites a packet of `connection`: a client's to go to the real server, a server's to come from
-/// the virtual address. Everything but addresses, ports and checksums stays as it is.
+/// What takes the place of the ends of a packet, where something does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewrite<A> {
+    /// Where it is to come from.
+    pub source: Option<Endpoint<A>>,
+    /// Where it is to go.
+    pub destination: Option<Endpoint<A>>,
+}
+
+impl<A: Copy> Rewrite<A> {
+    /// The same for a packet of the other direction.
+    const fn inverted(self) -> Self {
+        Self { source: self.destination, destination: self.source }
+    }
+}
+
+/// One of the two ends of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Source,
+    Destination,
+}
+
+/// Rewrites a packet: a client's to go to the real server, a server's to come from the virtual
+/// address. Everything but addresses, ports and checksums stays as it is.
 #[inline]
 pub(crate) fn translate<A: Address>(
     header: &mut A::Header<'_>,
     transport: &mut Transport<'_>,
     checksum: TransportChecksum,
-    connection: &Connection<A>,
-    direction: Direction,
+    rewrite: &Rewrite<A>,
 ) {
-    let translation = match direction {
-        Direction::Original => connection.translation(),
-        Direction::Reply => connection.translation().inverse(),
-    };
-    // A partial checksum is a sum over the addresses alone and not complemented, so that what would
-    // update its complement is the change back (RFC 1071 section 1: -(-m - d) = m + d).
-    let (ports, addresses) = match checksum {
-        TransportChecksum::Complete => (translation.transport, translation.address),
-        TransportChecksum::Partial => {
-            (translation.address.inverse(), translation.address.inverse())
-        }
-    };
-    match direction {
-        Direction::Original => {
-            let (rip, port) = (connection.reply().source, connection.reply().source_port);
-            header.set_destination(rip, translation.address);
-            match transport {
-                Transport::Tcp(tcp) => tcp.set_destination_port(port, ports),
-                Transport::Udp(udp) => udp.set_destination_port(port, ports),
-                Transport::Echo(echo) => echo.update_checksum::<A>(addresses),
-                Transport::IcmpError(_) | Transport::IcmpOther => {}
-            }
-        }
-        Direction::Reply => {
-            let original = connection.original();
-            let (vip, port) = (original.destination, original.destination_port);
-            header.set_source(vip, translation.address);
-            match transport {
-                Transport::Tcp(tcp) => tcp.set_source_port(port, ports),
-                Transport::Udp(udp) => udp.set_source_port(port, ports),
-                Transport::Echo(echo) => echo.update_checksum::<A>(addresses),
-                Transport::IcmpError(_) | Transport::IcmpOther => {}
-            }
-        }
+    if let Some(Endpoint { address, port }) = rewrite.source {
+        let addresses = Difference::between(header.source().sum(), address.sum());
+        header.set_source(address, addresses);
+        set_end::<A>(transport, End::Source, port, addresses, checksum);
     }
+    if let Some(Endpoint { address, port }) = rewrite.destination {
+        let addresses = Difference::between(header.destination().sum(), address.sum());
+        header.set_destination(address, addresses);
+        set_end::<A>(transport, End::Destination, port, addresses, checksum);
+    }
+}
+
+/// Sets the port of one end and updates the checksum, for a changed address too.
+#[inline]
+fn set_end<A: Address>(
+    transport: &mut Transport<'_>,
+    end: End,
+    port: u16,
+    addresses: Difference,
+    checksum: TransportChecksum,
+) {
+    let difference = |from: u16| match checksum {
+        TransportChecksum::Complete => addresses.and(between_ports(from, port)),
+        // A sum over the addresses alone and not complemented: what would update its complement is
+        // the change back (RFC 1071 section 1: -(-m - d) = m + d).
+        TransportChecksum::Partial => addresses.inverse(),
+    };
+    match (transport, end) {
+        (Transport::Tcp(tcp), End::Source) => {
+            tcp.set_source_port(port, difference(tcp.source_port()));
+        }
+        (Transport::Tcp(tcp), End::Destination) => {
+            tcp.set_destination_port(port, difference(tcp.destination_port()));
+        }
+        (Transport::Udp(udp), End::Source) => {
+            udp.set_source_port(port, difference(udp.source_port()));
+        }
+        (Transport::Udp(udp), End::Destination) => {
+            udp.set_destination_port(port, difference(udp.destination_port()));
+        }
+        (Transport::Echo(echo), end) => {
+            // ICMP's checksum does not cover addresses, ICMPv6's does.
+            let addresses = if A::IS_IPV6 { addresses } else { Difference::default() };
+            match (checksum, echo.is_request() == (end == End::Source)) {
+                (TransportChecksum::Partial, _) => echo.update_checksum(addresses.inverse()),
+                (TransportChecksum::Complete, false) => echo.update_checksum(addresses),
+                (TransportChecksum::Complete, true) => {
+                    let identifiers = between_ports(echo.identifier(), port);
+                    echo.set_identifier(port, addresses.and(identifiers));
+                }
+            }
+        }
+        (Transport::IcmpError(_) | Transport::IcmpOther, _) => {}
+    }
+}
+
+#[inline]
+const fn between_ports(from: u16, to: u16) -> Difference {
+    Difference::between(Sum::ZERO.word(from), Sum::ZERO.word(to))
 }
 
 /// What an ICMP error says of the packet that it is about.
@@ -102,8 +147,9 @@ fn quoted_ports<A: Address>(protocol: u8, payload: &[u8]) -> Option<(Protocol, u
     }
 }
 
-/// Rewrites an ICMP error about a packet that the director sent for `connection`, outside and
-/// inside, so that whoever sent that packet recognises it. `direction` is the error's own.
+/// Rewrites an ICMP error about a packet that the director sent for a connection, outside and
+/// inside, so that whoever sent that packet recognises it. `rewrite` is that of the connection's
+/// packets in the direction of the error.
 ///
 /// An error about a client's packet, from the real server or a router before it, goes on as from the
 /// virtual address and quotes the packet as the client sent it; one about a server's packet goes on
@@ -111,52 +157,63 @@ fn quoted_ports<A: Address>(protocol: u8, payload: &[u8]) -> Option<(Protocol, u
 pub(crate) fn translate_error<A: Address>(
     header: &mut A::Header<'_>,
     message: &mut [u8],
-    connection: &Connection<A>,
-    direction: Direction,
+    rewrite: &Rewrite<A>,
 ) -> Result<(), DropReason> {
-    let (original, reply) = (connection.original(), connection.reply());
+    set_addresses(header, rewrite);
     let quote = message.get_mut(icmp::ERROR_HEADER..).ok_or(DropReason::IcmpQuote)?;
     let mut quoted = A::parse_quote(quote)?;
-    let translation = connection.translation();
-    match direction {
-        Direction::Original => {
-            let (from, to) = (header.destination(), reply.source);
-            header.set_destination(to, Difference::between(from.sum(), to.sum()));
-            quoted.header.set_source(to, translation.address);
-            let ports = (0, reply.source_port);
-            rewrite_quoted::<A>(quoted.protocol, quoted.payload, ports, translation);
-        }
-        Direction::Reply => {
-            let (from, to) = (header.source(), original.destination);
-            header.set_source(to, Difference::between(from.sum(), to.sum()));
-            let translation = translation.inverse();
-            quoted.header.set_destination(to, translation.address);
-            let ports = (2, original.destination_port);
-            rewrite_quoted::<A>(quoted.protocol, quoted.payload, ports, translation);
-        }
-    }
+    let inverted = rewrite.inverted();
+    let addresses = set_addresses(&mut quoted.header, &inverted);
+    rewrite_quoted::<A>(quoted.protocol, quoted.payload, &inverted, addresses);
     drop(quoted);
     icmp::set_checksum(header.source(), header.destination(), message);
     Ok(())
 }
 
-/// Sets the port at an offset of a quoted transport header, and updates the header's checksum if
-/// enough is quoted to have one.
+/// Sets the addresses of a header; returns what that changes in a sum over them.
+fn set_addresses<A: Address>(header: &mut A::Header<'_>, rewrite: &Rewrite<A>) -> Difference {
+    let mut all = Difference::default();
+    if let Some(Endpoint { address, .. }) = rewrite.source {
+        let difference = Difference::between(header.source().sum(), address.sum());
+        header.set_source(address, difference);
+        all = all.and(difference);
+    }
+    if let Some(Endpoint { address, .. }) = rewrite.destination {
+        let difference = Difference::between(header.destination().sum(), address.sum());
+        header.set_destination(address, difference);
+        all = all.and(difference);
+    }
+    all
+}
+
+/// Sets the ports of a quoted transport header, and updates the header's checksum if enough is
+/// quoted to have one.
 fn rewrite_quoted<A: Address>(
     protocol: u8,
     payload: &mut [u8],
-    (port_at, port): (usize, u16),
-    translation: Translation,
+    rewrite: &Rewrite<A>,
+    addresses: Difference,
 ) {
-    let (has_ports, checksum_at, difference) = match protocol {
-        6 => (true, 16, translation.transport),
-        17 => (true, 6, translation.transport),
-        // The identifier stays; ICMPv6's checksum covers the addresses, ICMP's does not.
-        _ if A::IS_IPV6 => (false, 2, translation.address),
-        _ => return,
+    let (checksum_at, mut difference, ports) = match protocol {
+        6 => (16, addresses, [(0, rewrite.source), (2, rewrite.destination)]),
+        17 => (6, addresses, [(0, rewrite.source), (2, rewrite.destination)]),
+        _ => {
+            let of_addresses = if A::IS_IPV6 { addresses } else { Difference::default() };
+            let identified = match *payload {
+                [kind, code, ..] if A::icmp(kind, code) == Icmp::EchoRequest => rewrite.source,
+                [kind, code, ..] if A::icmp(kind, code) == Icmp::EchoReply => rewrite.destination,
+                _ => None,
+            };
+            (2, of_addresses, [(4, identified), (4, None)])
+        }
     };
-    if has_ports && let Some(field) = payload.get_mut(port_at..).and_then(<[u8]>::first_chunk_mut) {
-        *field = port.to_be_bytes();
+    for (at, end) in ports {
+        if let Some(Endpoint { port, .. }) = end
+            && let Some(field) = payload.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<2>)
+        {
+            difference = difference.and(between_ports(u16::from_be_bytes(*field), port));
+            *field = port.to_be_bytes();
+        }
     }
     if let Some(field) = payload.get_mut(checksum_at..).and_then(<[u8]>::first_chunk_mut::<2>) {
         let checksum = u16::from_be_bytes(*field);

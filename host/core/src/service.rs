@@ -8,6 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wvs_abi::Request;
 
 use crate::connection::state::Timeouts;
+use crate::connection::tuple::Endpoint;
+use crate::packet::address::Address;
+use crate::pool::Pool;
 pub use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::real_server::RealServer;
@@ -60,6 +63,52 @@ pub enum OnStray {
     Pickup,
 }
 
+/// How packets of a service's connections get to the real servers.
+#[derive(Clone, Debug, Default)]
+pub enum Forwarding {
+    /// The destination is replaced: servers see the client's address, and their replies must come
+    /// back through the director. LVS calls it masquerading.
+    #[default]
+    Nat,
+    /// The source too, by one of this pool: servers answer the director and need no route back.
+    FullNat(Arc<Pool>),
+}
+
+/// What the connections of a virtual service live under.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// What clients connect to.
+    pub address: ServiceAddress,
+    /// How long silent ones live.
+    pub timeouts: Timeouts,
+    /// How they are translated.
+    pub forwarding: Forwarding,
+}
+
+impl Terms {
+    /// NAT with the default timeouts.
+    #[must_use]
+    pub fn new(address: ServiceAddress) -> Self {
+        Self { address, timeouts: Timeouts::default(), forwarding: Forwarding::default() }
+    }
+
+    /// VIP and port, `None` in the other family.
+    #[inline]
+    pub(crate) fn virtual_end<A: Address>(&self) -> Option<Endpoint<A>> {
+        Some(Endpoint { address: A::from_ip(self.address.vip)?, port: self.address.port })
+    }
+
+    /// The pool of full NAT.
+    #[inline]
+    #[must_use]
+    pub fn pool(&self) -> Option<&Pool> {
+        match &self.forwarding {
+            Forwarding::Nat => None,
+            Forwarding::FullNat(pool) => Some(pool),
+        }
+    }
+}
+
 /// A virtual service as configured.
 #[derive(Debug)]
 pub struct ServiceConfig {
@@ -67,10 +116,8 @@ pub struct ServiceConfig {
     pub id: u32,
     /// Unique within the director, for people.
     pub name: String,
-    /// What clients connect to.
-    pub address: ServiceAddress,
-    /// How long silent connections live.
-    pub timeouts: Timeouts,
+    /// Its address, and what its connections live under; its real servers have the same.
+    pub terms: Arc<Terms>,
     /// See [`OnNoServer`].
     pub on_no_server: OnNoServer,
     /// See [`OnStray`].
@@ -139,19 +186,13 @@ impl Service {
     /// What clients connect to.
     #[must_use]
     pub fn address(&self) -> ServiceAddress {
-        self.config.address
+        self.config.terms.address
     }
 
     /// Its real servers, in the order of the configuration.
     #[must_use]
     pub fn servers(&self) -> &[Arc<RealServer>] {
         &self.config.servers
-    }
-
-    /// How long its silent connections live.
-    #[must_use]
-    pub fn timeouts(&self) -> &Timeouts {
-        &self.config.timeouts
     }
 
     /// How its connections were placed so far.
@@ -221,10 +262,13 @@ impl Service {
 #[derive(Debug, Default)]
 pub struct Services {
     list: Vec<Arc<Service>>,
+    /// Every real server at its number.
+    servers: Vec<Option<Arc<RealServer>>>,
     by_address: HashMap<ServiceAddress, Arc<Service>, foldhash::fast::FixedState>,
     vips: HashSet<IpAddr, foldhash::fast::FixedState>,
     real_servers: HashSet<(Protocol, SocketAddr), foldhash::fast::FixedState>,
     rips: HashSet<IpAddr, foldhash::fast::FixedState>,
+    locals: HashSet<IpAddr, foldhash::fast::FixedState>,
 }
 
 impl Services {
@@ -232,9 +276,11 @@ impl Services {
     #[must_use]
     pub fn new(list: Vec<Arc<Service>>) -> Self {
         let mut by_address = HashMap::default();
+        let mut servers = Vec::new();
         let mut vips = HashSet::default();
         let mut real_servers = HashSet::default();
         let mut rips = HashSet::default();
+        let mut locals = HashSet::default();
         for service in &list {
             by_address.insert(service.address(), Arc::clone(service));
             vips.insert(service.address().vip);
@@ -242,15 +288,23 @@ impl Services {
             for server in service.servers() {
                 real_servers.insert((protocol, server.address()));
                 rips.insert(server.address().ip());
+                place(&mut servers, server);
+                locals.extend(server.terms().pool().into_iter().flat_map(Pool::addresses));
             }
         }
-        Self { list, by_address, vips, real_servers, rips }
+        Self { list, servers, by_address, vips, real_servers, rips, locals }
     }
 
     /// Every service, in the order of the configuration.
     #[must_use]
     pub fn list(&self) -> &[Arc<Service>] {
         &self.list
+    }
+
+    /// The real server with this number.
+    #[inline]
+    pub(crate) fn server(&self, id: u32) -> Option<&RealServer> {
+        self.servers.get(usize::try_from(id).ok()?)?.as_deref()
     }
 
     /// The service at exactly this address.
@@ -271,9 +325,27 @@ impl Services {
         self.rips.contains(&address)
     }
 
+    /// Whether some service has this address in its pool.
+    #[must_use]
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        self.locals.contains(&address)
+    }
+
     /// Whether some service has this virtual address.
     #[must_use]
     pub fn is_vip(&self, address: IpAddr) -> bool {
         self.vips.contains(&address)
+    }
+}
+
+/// Puts a server at its number, if that is no larger than numbers counted up ever are.
+fn place(servers: &mut Vec<Option<Arc<RealServer>>>, server: &Arc<RealServer>) {
+    const NUMBERS_MAX: usize = 1 << 24;
+    let Some(id) = usize::try_from(server.id()).ok().filter(|id| *id < NUMBERS_MAX) else { return };
+    if servers.len() <= id {
+        servers.resize(id.saturating_add(1), None);
+    }
+    if let Some(place) = servers.get_mut(id) {
+        *place = Some(Arc::clone(server));
     }
 }

@@ -2,6 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::connection::tuple::Direction;
 use crate::verdict::{DropReason, Verdict};
 
 /// A count that only grows.
@@ -58,16 +59,16 @@ impl Traffic {
         self.connections.count();
     }
 
+    /// Counts a packet of so many octets.
     #[inline]
-    pub(crate) fn count_in(&self, octets: usize) {
-        self.in_packets.count();
-        self.in_octets.add(u64::try_from(octets).unwrap_or(u64::MAX));
-    }
-
-    #[inline]
-    pub(crate) fn count_out(&self, octets: usize) {
-        self.out_packets.count();
-        self.out_octets.add(u64::try_from(octets).unwrap_or(u64::MAX));
+    pub(crate) fn count(&self, direction: Direction, octets: usize) {
+        let octets = u64::try_from(octets).unwrap_or(u64::MAX);
+        let (all_packets, all_octets) = match direction {
+            Direction::Original => (&self.in_packets, &self.in_octets),
+            Direction::Reply => (&self.out_packets, &self.out_octets),
+        };
+        all_packets.count();
+        all_octets.add(octets);
     }
 
     /// The totals now.

@@ -95,6 +95,8 @@ drop_reasons! {
     TableFull = "table_full",
     /// The chosen server already talks to this client's address and port for another service.
     ReplyTupleTaken = "reply_tuple_taken",
+    /// No place in the pool of a service with full NAT is free, where the setting is to say nothing.
+    PoolExhausted = "pool_exhausted",
     /// An answer of the director's own beyond the limit for a second, or without room in the buffer.
     ReplyLimit = "reply_limit",
 }

@@ -5,15 +5,18 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
 use wvs_core::connection::state::Timeouts;
+use wvs_core::connection::table::TableLimits;
 use wvs_core::director::ClosedPort;
 use wvs_core::service::{OnNoServer, OnStray, ServiceAddress};
 
 mod document;
+mod forwarding;
 pub mod keys;
 mod problem;
 mod reader;
@@ -35,8 +38,8 @@ pub struct Config {
     pub routing: RoutingMode,
     /// The control socket.
     pub socket: PathBuf,
-    /// Connections at once, 1 or more.
-    pub connections_max: usize,
+    /// How many connections there may be, 1 or more.
+    pub limits: TableLimits,
     /// The director's own answers a second.
     pub replies_per_second: u32,
     /// Whether echo requests to a VIP without an ICMP service are answered.
@@ -93,6 +96,8 @@ pub struct ServiceConfig {
     pub address: ServiceAddress,
     /// What chooses the real server.
     pub scheduler: SchedulerConfig,
+    /// How packets get to the real servers.
+    pub forwarding: ForwardingConfig,
     /// How long silent connections live.
     pub timeouts: Timeouts,
     /// What a client gets when no server may take its connection.
@@ -101,6 +106,24 @@ pub struct ServiceConfig {
     pub on_stray: OnStray,
     /// The real servers, in the order that the scheduler sees them in.
     pub servers: Vec<ServerConfig>,
+}
+
+/// How packets get to the real servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForwardingConfig {
+    /// Servers see the client, and answer through the director.
+    Nat,
+    /// Servers see an address of this pool, and answer that.
+    FullNat(PoolConfig),
+}
+
+/// What stands in for clients with full NAT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolConfig {
+    /// Addresses of the VIP's family, at least one.
+    pub addresses: Vec<IpAddr>,
+    /// The ports of each, above 0.
+    pub ports: RangeInclusive<u16>,
 }
 
 /// The scheduler of a service.

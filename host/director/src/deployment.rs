@@ -6,13 +6,17 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
+use wvs_core::pool::Pool;
 use wvs_core::real_server::RealServer;
-use wvs_core::service::{Service, ServiceConfig as CoreServiceConfig, Services};
+use wvs_core::service::{Forwarding, Service, ServiceConfig as CoreServiceConfig, Services, Terms};
 use wvs_plugin::{
     Host, HostError, InstanceError, Limits, LoadError, Module, PluginCounters, Source,
 };
 
-use crate::config::{Config, PluginConfig, Reading, ServerConfig, ServiceConfig, read_at_most};
+use crate::config::{
+    Config, ForwardingConfig, PluginConfig, PoolConfig, Reading, ServerConfig, ServiceConfig,
+    read_at_most,
+};
 
 /// The virtual services of a configuration, ready for packets.
 #[derive(Debug)]
@@ -139,10 +143,11 @@ impl Deployment {
         let mut seats = Vec::with_capacity(config.services.len());
         let mut server_ids = 0..;
         for (id, service) in (0..).zip(&config.services) {
-            let servers = servers(service, &mut server_ids);
+            let terms = Arc::new(terms(service));
+            let servers = servers(service, &terms, &mut server_ids);
             // A plugin that could not be loaded was reported already.
             let Some(module) = modules.get(service.scheduler.plugin.as_str()) else { continue };
-            match Seat::new(id, service, servers, module, seed()) {
+            match Seat::new(id, service, terms, servers, module, seed()) {
                 Ok(seat) => seats.push(seat),
                 Err(error) => misfits.push(Misfit::of_service(service, error)),
             }
@@ -159,6 +164,7 @@ impl Seat {
     fn new(
         id: u32,
         config: &ServiceConfig,
+        terms: Arc<Terms>,
         servers: Vec<Arc<RealServer>>,
         module: &Module,
         seed: u64,
@@ -171,8 +177,7 @@ impl Seat {
         let config = CoreServiceConfig {
             id,
             name: config.name.clone(),
-            address: config.address,
-            timeouts: config.timeouts.clone(),
+            terms,
             on_no_server: config.on_no_server,
             on_stray: config.on_stray,
             servers,
@@ -222,11 +227,24 @@ impl Seat {
     }
 }
 
+fn terms(service: &ServiceConfig) -> Terms {
+    let forwarding = match &service.forwarding {
+        ForwardingConfig::Nat => Forwarding::Nat,
+        ForwardingConfig::FullNat(PoolConfig { addresses, ports }) => {
+            Forwarding::FullNat(Arc::new(Pool::new(addresses.clone(), ports.clone())))
+        }
+    };
+    Terms { address: service.address, timeouts: service.timeouts.clone(), forwarding }
+}
+
 /// The real servers of a service, each with the next number.
-fn servers(service: &ServiceConfig, ids: &mut impl Iterator<Item = u32>) -> Vec<Arc<RealServer>> {
-    let protocol = service.address.protocol;
+fn servers(
+    service: &ServiceConfig,
+    terms: &Arc<Terms>,
+    ids: &mut impl Iterator<Item = u32>,
+) -> Vec<Arc<RealServer>> {
     let server = |(config, id): (&ServerConfig, u32)| {
-        Arc::new(RealServer::new(id, protocol, config.address, config.weight))
+        Arc::new(RealServer::new(id, config.address, config.weight, Arc::clone(terms)))
     };
     service.servers.iter().zip(ids).map(server).collect()
 }

@@ -296,7 +296,7 @@ impl Answers for State {
     fn services(&self) -> ServicesSnapshot {
         ServicesSnapshot {
             version: VERSION.to_owned(),
-            connections_max: self.director.config().connections_max,
+            connections_max: self.director.config().limits.connections,
             services: self.seats.iter().map(Into::into).collect(),
         }
     }
@@ -331,7 +331,7 @@ async fn sweep(director: Arc<Director>, clock: Clock) {
 
 fn director_config(config: &Config) -> DirectorConfig {
     DirectorConfig {
-        connections_max: config.connections_max,
+        limits: config.limits,
         replies_per_second: config.replies_per_second,
         answer_echo: config.answer_echo,
         closed_port: config.closed_port,

@@ -151,7 +151,7 @@ fn error_opens_nothing_and_refreshes_nothing() {
         let error =
             icmp_error(family.server(0).ip(), family.client().ip(), too_big(family), &forwarded);
         world.forward(&error);
-        assert_eq!(world.wait_and_sweep(std::time::Duration::from_secs(1)), 1);
+        assert_eq!(world.outlast(std::time::Duration::from_secs(1)), 1);
     }
 }
 
@@ -183,7 +183,7 @@ fn error_about_an_expired_connection_shows_the_client_no_real_server() {
     for family in FAMILIES {
         let mut world = family.established();
         let forwarded = world.forward(&Tcp::new(family.client(), family.vip(), ACK).build());
-        world.wait_and_sweep(std::time::Duration::from_secs(900));
+        world.outlast(std::time::Duration::from_secs(900));
         let error =
             icmp_error(family.server(0).ip(), family.client().ip(), too_big(family), &forwarded);
         world.moves(&[("drop.icmp_quote", 1)], |world| world.drop(&error, DropReason::IcmpQuote));

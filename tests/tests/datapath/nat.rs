@@ -90,7 +90,7 @@ fn echo_requests_are_scheduled_where_a_service_wants_them() {
         let reply = echo(at(servers[1]).ip(), client, false, 11);
         assert_eq!(receive(&world.forward(&reply)).source.ip(), vip);
         // Silent for half a minute: over.
-        assert_eq!(world.wait_and_sweep(std::time::Duration::from_secs(30)), 2);
+        assert_eq!(world.outlast(std::time::Duration::from_secs(30)), 2);
     }
 }
 

@@ -161,7 +161,7 @@ fn each_state_lives_as_long_as_its_timeout_and_a_packet_starts_it_anew() {
         assert_eq!(state(&world), Some(expected));
         let almost = Duration::from_millis(seconds * 1000 - 1);
         assert_eq!(world.wait_and_sweep(almost), 0, "{expected}");
-        assert_eq!(world.wait_and_sweep(Duration::from_millis(1)), 1, "{expected}");
+        assert_eq!(world.outlast(Duration::from_millis(1)), 1, "{expected}");
         assert_eq!(world.director.connections(), 0);
         world.recount();
     }
@@ -174,7 +174,7 @@ fn timeouts_are_the_services_own() {
     let mut world = World::new(vec![service]);
     world.forward(&udp(V4.client(), at("203.0.113.10:53"), b"?"));
     assert_eq!(world.wait_and_sweep(Duration::from_secs(4)), 0);
-    assert_eq!(world.wait_and_sweep(Duration::from_secs(1)), 1);
+    assert_eq!(world.outlast(Duration::from_secs(1)), 1);
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn expired_connection_is_forgotten_both_ways() {
     for family in FAMILIES {
         let mut world = family.established();
         let moved = [("expired", 1)];
-        world.moves(&moved, |world| world.wait_and_sweep(Duration::from_secs(900)));
+        world.moves(&moved, |world| world.outlast(Duration::from_secs(900)));
         world.reply(&tcp(family.client(), family.vip(), ACK));
         world.drop(&tcp(family.server(0), family.client(), ACK), DropReason::NoConnection);
     }

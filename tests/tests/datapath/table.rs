@@ -3,19 +3,21 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use wvs_core::connection::table::TableLimits;
 use wvs_core::director::DirectorConfig;
 use wvs_core::packet::Packet;
 use wvs_core::scheduler::Pick;
 use wvs_core::service::Protocol;
 use wvs_core::verdict::{DropReason, Verdict};
 use wvs_tests::packet::{ACK, RST, SYN, at, receive, tcp, udp};
-use wvs_tests::world::{Always, ServiceSpec, World, settings};
+use wvs_tests::world::{Always, LATENESS, ServiceSpec, World, settings};
 
 use crate::{FAMILIES, V4, V6};
 
 #[test]
 fn full_table_refuses_and_counts_and_lets_go_on_what_it_has() {
-    let settings = DirectorConfig { connections_max: 2, ..settings() };
+    let settings =
+        DirectorConfig { limits: TableLimits { connections: 2, half_open: 2 }, ..settings() };
     let services = vec![V4.service(Protocol::Udp), V6.service(Protocol::Udp)];
     let mut world = World::with(settings, services);
     // Both families share the limit.
@@ -25,13 +27,14 @@ fn full_table_refuses_and_counts_and_lets_go_on_what_it_has() {
         world.drop(&udp(V4.client_port(1), V4.vip(), b""), DropReason::TableFull);
     });
     world.forward(&udp(V4.client(), V4.vip(), b""));
-    assert_eq!(world.wait_and_sweep(Duration::from_secs(300)), 2);
+    assert_eq!(world.outlast(Duration::from_secs(300)), 2);
     world.forward(&udp(V4.client_port(1), V4.vip(), b""));
 }
 
 #[test]
 fn connections_that_replace_each_other_faster_than_the_sweep_forgets_are_refused() {
-    let settings = DirectorConfig { connections_max: 10, ..settings() };
+    let settings =
+        DirectorConfig { limits: TableLimits { connections: 10, half_open: 10 }, ..settings() };
     let mut world = World::with(settings, vec![V4.service(Protocol::Tcp)]);
     let mut opened = 0;
     loop {
@@ -137,7 +140,10 @@ fn fallback_counts_an_active_connection_for_256_inactive_ones() {
 fn race_of_two_first_packets_ends_with_one_server() {
     const CLIENTS: u16 = 2000;
     let world = World::with(
-        DirectorConfig { connections_max: 10_000, ..settings() },
+        DirectorConfig {
+            limits: TableLimits { connections: 10_000, half_open: 10_000 },
+            ..settings()
+        },
         vec![V4.service(Protocol::Tcp)],
     );
     // Both threads wait for each other before each packet, so that most packets do race.
@@ -184,12 +190,15 @@ fn race_of_two_first_packets_ends_with_one_server() {
 #[test]
 fn sweep_visits_a_bounded_part_and_gets_around() {
     const CONNECTIONS: u16 = 40_000;
-    let settings = DirectorConfig { connections_max: 100_000, ..settings() };
+    let settings = DirectorConfig {
+        limits: TableLimits { connections: 100_000, half_open: 100_000 },
+        ..settings()
+    };
     let mut world = World::with(settings, vec![V4.service(Protocol::Udp)]);
     for port in 1..=CONNECTIONS {
         world.forward(&udp(V4.client_port(port), V4.vip(), b""));
     }
-    world.wait(Duration::from_secs(300));
+    world.wait(Duration::from_secs(300) + LATENESS);
     let mut calls = 0;
     while world.director.connections() > 0 {
         let removed = world.director.sweep(world.now());
@@ -204,7 +213,10 @@ fn sweep_visits_a_bounded_part_and_gets_around() {
 
 #[test]
 fn connections_opened_while_the_sweep_runs_are_neither_lost_nor_doubled() {
-    let settings = DirectorConfig { connections_max: 100_000, ..settings() };
+    let settings = DirectorConfig {
+        limits: TableLimits { connections: 100_000, half_open: 100_000 },
+        ..settings()
+    };
     let mut service = V4.service(Protocol::Udp);
     // Everything expires at once, so that opening and expiring fight all the time.
     service.timeouts.set(wvs_core::connection::state::State::Udp, Duration::ZERO);

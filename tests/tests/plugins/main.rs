@@ -11,8 +11,8 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use wvs_core::real_server::RealServer;
-use wvs_core::service::Protocol;
 use wvs_plugin::{Host, Limits, LoadError, Module, Source, builtin};
+use wvs_tests::world::terms;
 
 /// One host for all tests, as a director has one for all services.
 static HOST: LazyLock<Host> = LazyLock::new(|| Host::new().unwrap());
@@ -40,7 +40,7 @@ fn load(name: &str) -> Result<Module, LoadError> {
 fn servers(weights: &[u32]) -> Vec<Arc<RealServer>> {
     let server = |(id, weight): (u8, &u32)| {
         let address = SocketAddr::from((Ipv4Addr::new(10, 0, 0, id), 80));
-        Arc::new(RealServer::new(id.into(), Protocol::Tcp, address, *weight))
+        Arc::new(RealServer::new(id.into(), address, *weight, terms()))
     };
     (1..).zip(weights).map(server).collect()
 }

@@ -1,30 +1,43 @@
 //! The connection table: every connection once, found under both of its tuples.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU16, AtomicUsize, Ordering::Relaxed};
 use std::sync::Arc;
 
 use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
 
-use super::Connection;
 use super::expiry::Roll;
-use super::tuple::Tuple;
+use super::half_open::HalfOpen;
+use super::tuple::{Direction, Tuple};
+use super::{Connection, Tick};
 use crate::packet::address::Address;
+use crate::real_server::RealServer;
+use crate::rewrite::Rewrite;
+use crate::service::Services;
 use crate::stats::Counter;
 use crate::time::Moment;
 
-/// Locks that a table is divided among. More threads than any director has queues.
-const SHARDS: usize = 64;
+/// Locks that a table is divided among. More threads than any director has queues, and so many that
+/// a shard of a table with millions of entries still grows within a fraction of a millisecond.
+const SHARDS: usize = 256;
 
 /// The tables of both families, under one limit.
 #[derive(Debug)]
 pub struct Tables {
     v4: Table<Ipv4Addr>,
     v6: Table<Ipv6Addr>,
-    connections_max: usize,
+    limits: TableLimits,
     live: AtomicUsize,
     counters: TableCounters,
+}
+
+/// How large the tables may grow, both families together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableLimits {
+    /// Connections at once; the next one is refused.
+    pub connections: usize,
+    /// Half-open TCP connections at once; the oldest makes way for the next one.
+    pub half_open: usize,
 }
 
 /// How the connection table fared.
@@ -36,6 +49,8 @@ pub struct TableCounters {
     pub expired: Counter,
     /// Connections that made way for a new one with the same tuple.
     pub replaced: Counter,
+    /// Half-open connections that made way for newer ones.
+    pub evicted: Counter,
 }
 
 /// An address family with a table of its own.
@@ -61,8 +76,116 @@ impl Tabled for Ipv6Addr {
 /// The connections of one family. No method hands out a lock: what is found is shared.
 #[derive(Debug)]
 pub struct Table<A: Address> {
-    index: DashMap<Tuple<A>, Arc<Connection<A>>, Hasher>,
+    index: DashMap<Tuple<A>, Entry<A>, Hasher>,
     roll: Roll<A>,
+    half_open: HalfOpen<A>,
+}
+
+/// What stands under one of a connection's tuples: what packets of that direction need, so that for
+/// most of them nothing else is fetched from memory, of which a busy director's caches hold little.
+#[derive(Debug)]
+pub(crate) struct Entry<A: Address> {
+    connection: Arc<Connection<A>>,
+    /// The real server's number, so that it is found without the connection.
+    server_id: u32,
+    memo: Memo,
+}
+
+/// The direction of an entry, and until when its packets have nothing to tell the connection.
+#[derive(Debug)]
+struct Memo(AtomicU16);
+
+impl Memo {
+    const REPLY: u16 = 1;
+    const FULL_NAT: u16 = 2;
+    const KIND: u16 = Self::REPLY | Self::FULL_NAT;
+    /// Ticks that can be told apart; the next ones, hours later, have the same numbers again.
+    const TICKS: u32 = (1 << 14) - 1;
+
+    /// The connection is to be asked about the next packet.
+    const fn new(direction: Direction, is_full_nat: bool) -> Self {
+        let direction = match direction {
+            Direction::Original => 0,
+            Direction::Reply => Self::REPLY,
+        };
+        Self(AtomicU16::new(direction | if is_full_nat { Self::FULL_NAT } else { 0 }))
+    }
+
+    fn has(&self, kind: u16) -> bool {
+        self.0.load(Relaxed) & kind != 0
+    }
+
+    /// 1 to [`Self::TICKS`], in the upper bits; 0 is no tick.
+    #[inline]
+    fn mark(tick: Tick) -> u16 {
+        let number = tick.number().checked_rem(Self::TICKS).unwrap_or(0);
+        u16::try_from(number).unwrap_or(0).saturating_add(1) << 2
+    }
+
+    #[inline]
+    fn set(&self, mark: u16) {
+        self.0.store(self.0.load(Relaxed) & Self::KIND | mark, Relaxed);
+    }
+}
+
+impl<A: Address> Entry<A> {
+    fn new(connection: &Arc<Connection<A>>, direction: Direction) -> Self {
+        Self {
+            connection: Arc::clone(connection),
+            server_id: connection.server.id(),
+            memo: Memo::new(direction, connection.local.is_some()),
+        }
+    }
+
+    /// The connection.
+    #[inline]
+    pub(crate) fn connection(&self) -> &Arc<Connection<A>> {
+        &self.connection
+    }
+
+    /// The way of packets with its tuple.
+    #[inline]
+    pub(crate) fn direction(&self) -> Direction {
+        if self.memo.has(Memo::REPLY) { Direction::Reply } else { Direction::Original }
+    }
+
+    /// The real server.
+    #[inline]
+    pub(crate) fn server<'a>(&'a self, services: &'a Services) -> &'a RealServer {
+        services.server(self.server_id).unwrap_or(&self.connection.server)
+    }
+
+    /// What becomes of the ends of packets with its tuple. `server` is [`Self::server`].
+    #[inline]
+    pub(crate) fn rewrite(&self, server: &RealServer) -> Rewrite<A> {
+        let direction = self.direction();
+        if self.memo.has(Memo::FULL_NAT) {
+            return self.connection.rewrite(direction);
+        }
+        match direction {
+            Direction::Original => Rewrite { source: None, destination: server.real() },
+            Direction::Reply => Rewrite { source: server.terms().virtual_end(), destination: None },
+        }
+    }
+
+    /// Whether the connection was told in this tick that such a packet came by, and has nothing to
+    /// learn from another one.
+    #[inline]
+    pub(crate) fn is_noted(&self, now: Tick) -> bool {
+        self.memo.0.load(Relaxed) & !Memo::KIND == Memo::mark(now)
+    }
+
+    /// Remembers that for the rest of the tick.
+    #[inline]
+    pub(crate) fn note(&self, now: Tick) {
+        self.memo.set(Memo::mark(now));
+    }
+
+    /// The connection is to be asked again.
+    #[inline]
+    pub(crate) fn forget(&self) {
+        self.memo.set(0);
+    }
 }
 
 /// Fast, and keyed by a seed that clients do not know, so that they cannot choose their tuples to
@@ -79,13 +202,13 @@ pub(crate) enum Refusal {
 }
 
 impl Tables {
-    /// Empty tables for at most `connections_max` connections together.
-    pub(crate) fn new(connections_max: usize, hash_seed: u64) -> Self {
+    /// Empty tables.
+    pub(crate) fn new(limits: TableLimits, hash_seed: u64) -> Self {
         let hasher = Hasher::with_seed(hash_seed);
         Self {
             v4: Table::new(hasher.clone()),
             v6: Table::new(hasher),
-            connections_max,
+            limits,
             live: AtomicUsize::new(0),
             counters: TableCounters::default(),
         }
@@ -108,15 +231,53 @@ impl Tables {
         self.live.load(Relaxed)
     }
 
-    /// Whether another connection would be refused: the limit is reached, or so many connections
-    /// made way for others so fast that the sweep is behind with forgetting them.
-    pub(crate) fn is_full<A: Tabled>(&self) -> bool {
-        let on_roll_max = self.connections_max.saturating_mul(2).saturating_add(1024);
-        self.live() >= self.connections_max || A::table(self).roll.length() >= on_roll_max
+    /// Half-open TCP connections at this moment.
+    pub(crate) fn half_open(&self) -> usize {
+        self.v4.half_open.count().saturating_add(self.v6.half_open.count())
     }
 
     pub(crate) fn counters(&self) -> &TableCounters {
         &self.counters
+    }
+
+    /// Whether another connection can be opened. In a full table the oldest half-open connection
+    /// makes way for it. So many connections may have made way for others so fast that the sweep is
+    /// behind with forgetting them; then it cannot.
+    pub(crate) fn has_room<A: Tabled>(&self) -> bool {
+        let on_roll_max = self.limits.connections.saturating_mul(2).saturating_add(1024);
+        A::table(self).roll.length() < on_roll_max
+            && (self.live() < self.limits.connections || self.evict_oldest())
+    }
+
+    /// Keeps count of a connection that became half-open with its first packet, and to the limit.
+    pub(crate) fn limit_half_open<A: Tabled>(&self, connection: &Arc<Connection<A>>) {
+        let length_max = self.limits.half_open.saturating_mul(4);
+        let table = A::table(self);
+        if let Some(oldest) = table.half_open.join(Arc::clone(connection), length_max) {
+            self.evict(&oldest);
+        }
+        while self.half_open() > self.limits.half_open && self.evict_oldest() {}
+    }
+
+    /// Evicts the oldest half-open connection of the family that has more of them.
+    fn evict_oldest(&self) -> bool {
+        if self.v4.half_open.count() >= self.v6.half_open.count() {
+            self.evict_oldest_of::<Ipv4Addr>()
+        } else {
+            self.evict_oldest_of::<Ipv6Addr>()
+        }
+    }
+
+    fn evict_oldest_of<A: Tabled>(&self) -> bool {
+        A::table(self).half_open.oldest().is_some_and(|oldest| self.evict(&oldest))
+    }
+
+    fn evict<A: Tabled>(&self, connection: &Connection<A>) -> bool {
+        let is_evicted = connection.is_half_open() && self.remove(connection);
+        if is_evicted {
+            self.counters.evicted.count();
+        }
+        is_evicted
     }
 
     /// Puts a connection in place. The answer is the connection that has the tuple from now on:
@@ -126,7 +287,7 @@ impl Tables {
         connection: Connection<A>,
     ) -> Result<Arc<Connection<A>>, Refusal> {
         let connection = Arc::new(connection);
-        if self.live.fetch_add(1, Relaxed) >= self.connections_max {
+        if self.live.fetch_add(1, Relaxed) >= self.limits.connections {
             self.live.fetch_sub(1, Relaxed);
             connection.close();
             return Err(Refusal::Full);
@@ -140,7 +301,7 @@ impl Tables {
                 Ok(connection)
             }
             other => {
-                if connection.close() {
+                if connection.close().is_some() {
                     self.live.fetch_sub(1, Relaxed);
                 }
                 other.map(|winner| winner.unwrap_or(connection))
@@ -150,12 +311,14 @@ impl Tables {
 
     /// Takes a connection out so that its tuples are free. True for exactly one caller.
     fn remove<A: Tabled>(&self, connection: &Connection<A>) -> bool {
-        let is_first = connection.close();
-        if is_first {
-            A::table(self).unindex(connection);
-            self.live.fetch_sub(1, Relaxed);
+        let Some(state) = connection.close() else { return false };
+        let table = A::table(self);
+        if state.is_half_open() {
+            table.half_open.leave();
         }
-        is_first
+        table.unindex(connection);
+        self.live.fetch_sub(1, Relaxed);
+        true
     }
 
     /// Takes out the connection that has `tuple` to make way for a new one, if it is over.
@@ -183,7 +346,11 @@ impl Tables {
 
 impl<A: Address> Table<A> {
     fn new(hasher: Hasher) -> Self {
-        Self { index: DashMap::with_hasher_and_shard_amount(hasher, SHARDS), roll: Roll::default() }
+        Self {
+            index: DashMap::with_hasher_and_shard_amount(hasher, SHARDS),
+            roll: Roll::default(),
+            half_open: HalfOpen::default(),
+        }
     }
 
     /// The connection that has `tuple` as its original or its reply. Cost: one hash, one shared
@@ -191,20 +358,22 @@ impl<A: Address> Table<A> {
     #[inline]
     #[must_use]
     pub fn find(&self, tuple: &Tuple<A>) -> Option<Arc<Connection<A>>> {
-        self.index.get(tuple).map(|found| Arc::clone(found.value()))
+        self.look(tuple, |entry| Arc::clone(&entry.connection))
     }
 
-    /// What `look` makes of the connection that has `tuple`, as [`find`](Self::find) but without a
-    /// reference count, which every packet of the connection would have to fetch and write. `look`
-    /// must not come back to the table: it runs under the shared lock.
+    /// What `look` makes of the entry under `tuple`, as [`find`](Self::find) but without a reference
+    /// count, which every packet of the connection would have to fetch and write. `look` must not
+    /// come back to the table: it runs under the shared lock.
     #[inline]
     #[must_use]
-    pub(crate) fn look<R>(
-        &self,
-        tuple: &Tuple<A>,
-        look: impl FnOnce(&Connection<A>) -> R,
-    ) -> Option<R> {
+    pub(crate) fn look<R>(&self, tuple: &Tuple<A>, look: impl FnOnce(&Entry<A>) -> R) -> Option<R> {
         self.index.get(tuple).map(|found| look(found.value()))
+    }
+
+    /// The half-open connections.
+    #[inline]
+    pub(crate) const fn half_open(&self) -> &HalfOpen<A> {
+        &self.half_open
     }
 
     /// Every connection of the moment, in no order. For listings and tests: it copies them all.
@@ -220,7 +389,7 @@ impl<A: Address> Table<A> {
         &self,
         connection: &Arc<Connection<A>>,
     ) -> Result<Option<Arc<Connection<A>>>, Refusal> {
-        while let Some(holder) = self.occupy(connection.reply, connection) {
+        while let Some(holder) = self.occupy(connection, Direction::Reply) {
             if holder.is_closed() {
                 self.unindex(&holder);
             } else if holder.original != connection.original {
@@ -235,7 +404,7 @@ impl<A: Address> Table<A> {
                 core::hint::spin_loop();
             }
         }
-        while let Some(holder) = self.occupy(connection.original, connection) {
+        while let Some(holder) = self.occupy(connection, Direction::Original) {
             if holder.is_closed() {
                 self.unindex(&holder);
             } else {
@@ -255,24 +424,41 @@ impl<A: Address> Table<A> {
     /// this call only: never two at once.
     fn occupy(
         &self,
-        tuple: Tuple<A>,
         connection: &Arc<Connection<A>>,
+        direction: Direction,
     ) -> Option<Arc<Connection<A>>> {
-        match self.index.entry(tuple) {
-            Entry::Vacant(entry) => {
-                entry.insert(Arc::clone(connection));
+        match self.index.entry(connection.tuple(direction)) {
+            dashmap::Entry::Vacant(place) => {
+                place.insert(Entry::new(connection, direction));
                 None
             }
-            Entry::Occupied(entry) => Some(Arc::clone(entry.get())),
+            dashmap::Entry::Occupied(place) => Some(Arc::clone(&place.get().connection)),
         }
     }
 
     /// Takes the connection's entries out, the original first. What is another one's stays.
     fn unindex(&self, connection: &Connection<A>) {
-        let is_same = |_: &Tuple<A>, other: &Arc<Connection<A>>| {
-            core::ptr::eq(Arc::as_ptr(other), connection)
+        let is_same = |_: &Tuple<A>, entry: &Entry<A>| {
+            core::ptr::eq(Arc::as_ptr(&entry.connection), connection)
         };
-        self.index.remove_if(&connection.original, is_same);
-        self.index.remove_if(&connection.reply, is_same);
+        self.index.remove_if(connection.original(), is_same);
+        self.index.remove_if(&connection.reply(), is_same);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::mem::size_of;
+
+    use super::*;
+
+    /// An entry stands twice in the index, which is between four and seven eighths full.
+    #[test]
+    fn connection_takes_little_memory() {
+        assert_eq!(size_of::<(Tuple<Ipv4Addr>, Entry<Ipv4Addr>)>(), 32);
+        assert_eq!(size_of::<(Tuple<Ipv6Addr>, Entry<Ipv6Addr>)>(), 56);
+        // With the two reference counts in front of it.
+        assert_eq!(size_of::<Connection<Ipv4Addr>>() + 16, 48);
+        assert_eq!(size_of::<Connection<Ipv6Addr>>() + 16, 72);
     }
 }

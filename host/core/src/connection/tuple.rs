@@ -19,7 +19,30 @@ pub struct Tuple<A> {
     pub protocol: Protocol,
 }
 
+/// One end of a connection: address and port, or echo identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint<A> {
+    /// The address.
+    pub address: A,
+    /// The port.
+    pub port: u16,
+}
+
 impl<A: Copy> Tuple<A> {
+    /// Where the packet comes from.
+    #[inline]
+    #[must_use]
+    pub const fn source(&self) -> Endpoint<A> {
+        Endpoint { address: self.source, port: self.source_port }
+    }
+
+    /// Where the packet goes.
+    #[inline]
+    #[must_use]
+    pub const fn destination(&self) -> Endpoint<A> {
+        Endpoint { address: self.destination, port: self.destination_port }
+    }
+
     /// The same packet sent back.
     #[must_use]
     pub const fn inverted(&self) -> Self {

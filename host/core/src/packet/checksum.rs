@@ -12,6 +12,9 @@
 pub struct Sum(u64);
 
 impl Sum {
+    /// The sum of nothing.
+    pub const ZERO: Self = Self(0);
+
     /// Adds one word.
     #[inline]
     #[must_use]

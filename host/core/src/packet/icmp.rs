@@ -64,12 +64,18 @@ impl EchoHeader<'_> {
         u16::from_be_bytes([self.octets[4], self.octets[5]])
     }
 
-    /// Updates the checksum for changed addresses, which only ICMPv6's covers.
-    pub fn update_checksum<A: Address>(&mut self, difference: Difference) {
-        if A::IS_IPV6 {
-            let checksum = difference.update(u16::from_be_bytes([self.octets[2], self.octets[3]]));
-            [self.octets[2], self.octets[3]] = checksum.to_be_bytes();
-        }
+    /// Replaces the identifier. `difference` is what the whole rewrite changes in the checksum's sum.
+    #[inline]
+    pub fn set_identifier(&mut self, identifier: u16, difference: Difference) {
+        [self.octets[4], self.octets[5]] = identifier.to_be_bytes();
+        self.update_checksum(difference);
+    }
+
+    /// Updates the checksum for what changes in its sum.
+    #[inline]
+    pub fn update_checksum(&mut self, difference: Difference) {
+        let checksum = difference.update(u16::from_be_bytes([self.octets[2], self.octets[3]]));
+        [self.octets[2], self.octets[3]] = checksum.to_be_bytes();
     }
 }
 

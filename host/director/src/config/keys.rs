@@ -81,6 +81,7 @@ pub static TABLES: &[&Table] = &[
     &PLUGIN_LIMITS,
     &SERVICE,
     &SCHEDULER,
+    &POOL,
     &TIMEOUTS,
     &SERVER,
 ];
@@ -174,7 +175,14 @@ pub static LIMITS: Table = Table {
             "1048576",
             "1 to 16777216",
             "Connections at once, all services together. The next one is refused and \
-             counted as `table_full`.",
+             counted as `table_full`, unless a half-open one makes way.",
+        ),
+        Key::optional(
+            "half_open",
+            "65536",
+            "1 to 16777216",
+            "TCP connections at once whose handshake is under way. The oldest makes way for the \
+             next one and is counted as evicted, so that a flood of SYNs shuts nobody out.",
         ),
         Key::optional(
             "replies",
@@ -259,6 +267,14 @@ pub static SERVICE: Table = Table {
             "Which plugin chooses the real server of a new connection.",
         ),
         Key::optional(
+            "forward",
+            "`nat`",
+            "`nat` or `fullnat`",
+            "What real servers see. `nat`: the client, and their way back to it must lead through \
+             the director. `fullnat`: an address of `pool`, and they need no way back.",
+        ),
+        Key::optional("pool", "the VIP", "a mapping", "What stands in for clients with `fullnat`."),
+        Key::optional(
             "timeouts",
             "as below",
             "a mapping",
@@ -302,6 +318,26 @@ pub static SCHEDULER: Table = Table {
             "none",
             "any value, up to 64KiB as JSON",
             "Handed to the plugin as JSON text. What it may hold is the plugin's affair.",
+        ),
+    ],
+};
+
+/// `services[].pool`.
+pub static POOL: Table = Table {
+    path: "services[].pool",
+    keys: &[
+        Key::optional(
+            "addresses",
+            "the VIP",
+            "a list of 1 to 256 addresses of the same family as `vip`",
+            "Routed to the director like the VIP; no address of the host's own.",
+        ),
+        Key::optional(
+            "ports",
+            "1024-65535",
+            "a range of ports, as in `10000-65535`",
+            "The ports of each address. Every real server can have as many connections as there \
+             are addresses times ports; the next one is refused as if it had no server.",
         ),
     ],
 };

@@ -1,23 +1,24 @@
 //! From a file's tree to a [`Config`]: what each key means, and what fits together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
 use wvs_core::connection::state::{State, Timeouts};
+use wvs_core::connection::table::TableLimits;
 use wvs_core::director::ClosedPort;
 use wvs_core::real_server::WEIGHT_MAX;
 use wvs_core::service::{OnNoServer, OnStray, Protocol, ServiceAddress};
 use wvs_plugin::builtin;
 
 use super::document::{Node, Value};
-use super::keys;
 use super::problem::Place;
 use super::reader::{Field, Fields, Reader, list_names, nearest};
 use super::{
     Config, DeviceConfig, PluginConfig, RoutingMode, SchedulerConfig, ServerConfig, ServiceConfig,
+    forwarding, keys,
 };
 use crate::device;
 
@@ -46,6 +47,7 @@ const DEFAULT_DEVICE: &str = "wvs0";
 const DEFAULT_SOCKET: &str = "/run/wvs/wvs.sock";
 const DEFAULT_SCHEDULER: &str = "wlc";
 const DEFAULT_CONNECTIONS: usize = 1_048_576;
+const DEFAULT_HALF_OPEN: usize = 65_536;
 const DEFAULT_REPLIES: u32 = 1_000;
 const DEFAULT_PLUGIN_MEMORY: usize = 16 << 20;
 const DEFAULT_PLUGIN_FUEL: u64 = 1_000_000;
@@ -74,7 +76,7 @@ impl Default for Config {
             device: DeviceConfig { name: DEFAULT_DEVICE.to_owned(), mtu: None },
             routing: RoutingMode::Managed,
             socket: DEFAULT_SOCKET.into(),
-            connections_max: DEFAULT_CONNECTIONS,
+            limits: TableLimits { connections: DEFAULT_CONNECTIONS, half_open: DEFAULT_HALF_OPEN },
             replies_per_second: DEFAULT_REPLIES,
             answer_echo: true,
             closed_port: ClosedPort::default(),
@@ -130,7 +132,10 @@ fn read_file(reader: &mut Reader<'_>, file: &Fields<'_>, folder: &Path, config: 
     if let Some(limits) = file.get("limits").and_then(|field| reader.fields(&field, &keys::LIMITS))
     {
         if let Some(field) = limits.get("connections") {
-            set(&mut config.connections_max, number(reader, &field, CONNECTIONS));
+            set(&mut config.limits.connections, number(reader, &field, CONNECTIONS));
+        }
+        if let Some(field) = limits.get("half_open") {
+            set(&mut config.limits.half_open, number(reader, &field, CONNECTIONS));
         }
         if let Some(field) = limits.get("replies") {
             set(&mut config.replies_per_second, number(reader, &field, REPLIES));
@@ -302,6 +307,8 @@ struct Seen {
     vips: HashMap<IpAddr, String>,
     /// Each server's address and where it stands.
     servers: Vec<(IpAddr, String, Place)>,
+    /// The same of each address of a pool.
+    pools: Vec<(IpAddr, String, Place)>,
 }
 
 fn read_services(
@@ -334,6 +341,13 @@ fn read_services(
             reader.error(path, *place, message);
         }
     }
+    let servers: HashSet<IpAddr> = seen.servers.iter().map(|(address, ..)| *address).collect();
+    for (address, path, place) in &seen.pools {
+        if servers.contains(address) {
+            let message = format!("{address} is a real server's; give the pool one of its own");
+            reader.error(path, *place, message);
+        }
+    }
     if let Some(mtu) = config.device.mtu
         && mtu < MTU_IPV6_MIN
         && config.services.iter().any(|service| service.address.vip.is_ipv6())
@@ -363,6 +377,11 @@ fn read_service(
         Some(field) => read_scheduler(reader, &field, plugins),
         None => Some(SchedulerConfig { plugin: DEFAULT_SCHEDULER.to_owned(), config: None }),
     };
+    let forwarding = forwarding::read(reader, fields, vip, |reader, field| {
+        let address = read_address_beside(reader, field, vip, "use an address of the director's")?;
+        seen.pools.push((address, field.path.clone(), field.node.place));
+        Some(address)
+    });
     let timeouts = read_timeouts(reader, fields, protocol);
     let mut on_no_server = OnNoServer::default();
     if let Some(field) = fields.get("on_no_server") {
@@ -384,6 +403,7 @@ fn read_service(
         name: name?,
         address: address?,
         scheduler: scheduler?,
+        forwarding: forwarding?,
         timeouts,
         on_no_server,
         on_stray,
@@ -614,9 +634,21 @@ fn read_server_address(
     seen: &mut Seen,
     vip: Option<IpAddr>,
 ) -> Option<IpAddr> {
+    let address = read_address_beside(reader, field, vip, "use the real server's own address")?;
+    seen.servers.push((address, field.path.clone(), field.node.place));
+    Some(address)
+}
+
+/// An address of a host in the VIP's family.
+fn read_address_beside(
+    reader: &mut Reader<'_>,
+    field: &Field<'_>,
+    vip: Option<IpAddr>,
+    remedy: &str,
+) -> Option<IpAddr> {
     let address = reader.address(field)?;
     if let Some(reason) = why_not_a_host(address) {
-        reader.refuse(field, reason, "use the real server's own address");
+        reader.refuse(field, reason, remedy);
         return None;
     }
     if let Some(vip) = vip.filter(|vip| vip.is_ipv4() != address.is_ipv4()) {
@@ -629,7 +661,6 @@ fn read_server_address(
         reader.error(&field.path, field.node.place, message);
         return None;
     }
-    seen.servers.push((address, field.path.clone(), field.node.place));
     Some(address)
 }
 
@@ -722,7 +753,9 @@ mod tests {
         assert_eq!(documented(&keys::DEVICE, "name"), config.device.name);
         assert_eq!(documented(&keys::ADMIN, "socket"), config.socket.to_str().unwrap());
         let connections = documented(&keys::LIMITS, "connections").parse();
-        assert_eq!(connections, Ok(config.connections_max));
+        assert_eq!(connections, Ok(config.limits.connections));
+        let half_open = documented(&keys::LIMITS, "half_open").parse();
+        assert_eq!(half_open, Ok(config.limits.half_open));
         assert_eq!(documented(&keys::LIMITS, "replies").parse(), Ok(config.replies_per_second));
         let memory = parse_size(documented(&keys::PLUGIN_LIMITS, "memory")).unwrap();
         assert_eq!(usize::try_from(memory), Ok(DEFAULT_PLUGIN_MEMORY));

@@ -165,9 +165,12 @@ mod tests {
                 connections: ConnectionsSnapshot {
                     now: 0,
                     max: 2,
+                    half_open: 0,
+                    half_open_max: 1,
                     opened: 0,
                     expired: 0,
                     replaced: 0,
+                    evicted: 0,
                 },
                 packets: PacketsSnapshot {
                     forwarded: 0,

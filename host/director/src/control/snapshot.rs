@@ -136,12 +136,18 @@ pub struct ConnectionsSnapshot {
     pub now: usize,
     /// Connections that there may be.
     pub max: usize,
+    /// TCP connections now whose handshake is under way.
+    pub half_open: usize,
+    /// Half-open connections that there may be.
+    pub half_open_max: usize,
     /// Connections opened since the start.
     pub opened: u64,
     /// Connections that expired.
     pub expired: u64,
     /// Connections that a new one with the same addresses and ports replaced.
     pub replaced: u64,
+    /// Half-open connections that made way for newer ones.
+    pub evicted: u64,
 }
 
 /// What became of packets.
@@ -264,10 +270,13 @@ impl From<&Director> for ConnectionsSnapshot {
     fn from(director: &Director) -> Self {
         Self {
             now: director.connections(),
-            max: director.config().connections_max,
+            max: director.config().limits.connections,
+            half_open: director.half_open(),
+            half_open_max: director.config().limits.half_open,
             opened: director.table().opened.get(),
             expired: director.table().expired.get(),
             replaced: director.table().replaced.get(),
+            evicted: director.table().evicted.get(),
         }
     }
 }
