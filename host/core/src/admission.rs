@@ -47,7 +47,15 @@ impl Director {
                 Protocol::Icmp => self
                     .pass_unless_vip(tuple.destination, DropReason::IcmpType)
                     .map(Opened::Decision),
-                Protocol::Tcp | Protocol::Udp => Err(DropReason::NoConnection),
+                Protocol::Tcp | Protocol::Udp => {
+                    let source = (tuple.source.into(), tuple.source_port).into();
+                    // Only a real server's own could show its address to a client.
+                    if self.services.is_real_server(tuple.protocol, source) {
+                        Err(DropReason::NoConnection)
+                    } else {
+                        Ok(Opened::Decision(Decision::Pass))
+                    }
+                }
             };
         }
         let address = ServiceAddress { protocol: tuple.protocol, vip, port };

@@ -228,17 +228,23 @@ impl Director {
         self.pass_unless_vip(destination, DropReason::IcmpQuote)
     }
 
-    /// Fragments are not followed. ICMP of somebody else's came by only because errors might.
+    /// Fragments are not followed. Those that no real server sent came by only because they have no
+    /// ports to tell.
     fn refuse_fragment<A: Address>(
         &self,
         header: &A::Header<'_>,
         protocol: u8,
     ) -> Result<Decision, DropReason> {
-        let source = (header.source().into(), 0).into();
-        if protocol == A::ICMP && !self.services.is_real_server(Protocol::Icmp, source) {
-            return self.pass_unless_vip(header.destination(), DropReason::Fragment);
+        let source = header.source().into();
+        let may_be_a_reply = if protocol == A::ICMP {
+            self.services.is_real_server(Protocol::Icmp, (source, 0).into())
+        } else {
+            self.services.is_rip(source)
+        };
+        if may_be_a_reply {
+            return Err(DropReason::Fragment);
         }
-        Err(DropReason::Fragment)
+        self.pass_unless_vip(header.destination(), DropReason::Fragment)
     }
 
     /// ICMP that concerns no connection is somebody else's, unless it is for a virtual address or a

@@ -82,7 +82,7 @@ drop_reasons! {
     /// A first packet from an address that nobody can answer: unspecified, loopback, multicast,
     /// broadcast or a virtual address.
     SourceAddress = "source_address",
-    /// No connection, and not addressed to a virtual service: most often a late reply.
+    /// From a real server's address and port to no connection: a late reply, most often.
     NoConnection = "no_connection",
     /// To a port of a virtual address that no service has, where the setting is to say nothing.
     ClosedPort = "closed_port",

@@ -1,11 +1,11 @@
 //! What the director says in its own name.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use wvs_core::director::{ClosedPort, DirectorConfig};
 use wvs_core::scheduler::Pick;
 use wvs_core::service::{OnNoServer, OnStray, Protocol};
-use wvs_core::verdict::DropReason;
+use wvs_core::verdict::{DropReason, Verdict};
 use wvs_tests::packet::{
     ACK, FIN, RST, SYN, Seen, SeenTransport, Tcp, at, echo, receive, tcp, udp,
 };
@@ -211,6 +211,24 @@ fn answers_are_limited_by_the_second() {
 }
 
 #[test]
+fn packet_of_another_port_of_a_server_passes() {
+    for family in FAMILIES {
+        let mut world = family.world(Protocol::Tcp);
+        let other_port = SocketAddr::new(family.server(0).ip(), family.server(0).port() + 1);
+        let packets = [
+            tcp(other_port, family.client(), ACK),
+            // A port of the server's, but of another protocol.
+            udp(family.server(0), family.client(), b"!"),
+        ];
+        for packet in packets {
+            world.moves(&[("passed", 1)], |world| {
+                assert_eq!(world.process(&packet), (Verdict::Pass, packet.clone()));
+            });
+        }
+    }
+}
+
+#[test]
 fn late_reply_of_a_server_is_dropped_and_foreign_icmp_passes() {
     for family in FAMILIES {
         let mut world = family.world(Protocol::Tcp);
@@ -221,7 +239,7 @@ fn late_reply_of_a_server_is_dropped_and_foreign_icmp_passes() {
         let ping = echo(family.server(0).ip(), family.client().ip(), true, 5);
         world.moves(&[("passed", 1)], |world| {
             let (verdict, sent) = world.process(&ping);
-            assert_eq!((verdict, sent), (wvs_core::verdict::Verdict::Pass, ping.clone()));
+            assert_eq!((verdict, sent), (Verdict::Pass, ping.clone()));
         });
     }
 }

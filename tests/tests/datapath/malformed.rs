@@ -1,6 +1,6 @@
 //! Octets that are no packets.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use wvs_core::service::Protocol;
 use wvs_core::verdict::{DropReason, Verdict};
@@ -122,6 +122,19 @@ fn fragments_of_foreign_icmp_pass() {
     let service = ServiceSpec::new(Protocol::Icmp, "203.0.113.10:0", &["10.0.0.1:0"]);
     let world = World::new(vec![service]);
     world.drop(&ping(server, client), DropReason::Fragment);
+}
+
+#[test]
+fn fragments_from_elsewhere_than_a_real_server_pass() {
+    let world = V4.world(Protocol::Tcp);
+    let fragment = |from: SocketAddr| {
+        let mut packet = udp(from, V4.client(), b"part");
+        packet[6] = 0x20;
+        packet
+    };
+    let packet = fragment(at("10.0.0.99:8080"));
+    assert_eq!(world.process(&packet), (Verdict::Pass, packet));
+    world.drop(&fragment(V4.server(0)), DropReason::Fragment);
 }
 
 #[test]
