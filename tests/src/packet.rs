@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{
-    NetHeaders, PacketBuilder, PacketBuilderStep, PacketHeaders, PayloadSlice, TransportHeader,
+    Ipv4Header, NetHeaders, PacketBuilder, PacketBuilderStep, PacketHeaders, PayloadSlice,
+    TransportHeader,
 };
 
 /// TCP's FIN flag.
@@ -311,4 +312,76 @@ fn icmp_of(header: &[u8]) -> SeenTransport {
         code: header[1],
         rest: [header[4], header[5], header[6], header[7]],
     }
+}
+
+/// A packet cut into fragments that carry at most `octets` of its payload each, a multiple of 8.
+/// It must have no IPv4 options and no IPv6 extension headers.
+///
+/// # Panics
+/// When it is none of ours.
+#[must_use]
+pub fn cut(packet: &[u8], octets: usize, identification: u16) -> Vec<Vec<u8>> {
+    assert!(octets > 0 && octets.is_multiple_of(8));
+    let is_ipv4 = packet[0] >> 4 == 4;
+    let (header, payload) = packet.split_at(if is_ipv4 { 20 } else { 40 });
+    let last = payload.len().div_ceil(octets) - 1;
+    let fragment = |(number, part): (usize, &[u8])| {
+        let place = u16::try_from(number * octets / 8).expect("no longer than a packet");
+        let mut fragment = header.to_vec();
+        if is_ipv4 {
+            let length = u16::try_from(20 + part.len()).expect("no longer than a packet");
+            fragment[2..4].copy_from_slice(&length.to_be_bytes());
+            fragment[4..6].copy_from_slice(&identification.to_be_bytes());
+            let more = if number < last { 0x2000 } else { 0 };
+            fragment[6..8].copy_from_slice(&(more | place).to_be_bytes());
+            let checksum =
+                Ipv4Header::from_slice(&fragment).expect("a header").0.calc_header_checksum();
+            fragment[10..12].copy_from_slice(&checksum.to_be_bytes());
+        } else {
+            let length = u16::try_from(8 + part.len()).expect("no longer than a packet");
+            fragment[4..6].copy_from_slice(&length.to_be_bytes());
+            let next = std::mem::replace(&mut fragment[6], 44);
+            let [p0, p1] = (place << 3 | u16::from(number < last)).to_be_bytes();
+            let [i0, i1] = identification.to_be_bytes();
+            fragment.extend([next, 0, p0, p1, 0, 0, i0, i1]);
+        }
+        fragment.extend(part);
+        fragment
+    };
+    payload.chunks(octets).enumerate().map(fragment).collect()
+}
+
+/// The packet that fragments are of, whatever their order.
+///
+/// # Panics
+/// When they are not all of one packet without a gap.
+#[must_use]
+pub fn join(fragments: &[Vec<u8>]) -> Vec<u8> {
+    let is_ipv4 = fragments[0][0] >> 4 == 4;
+    let place = |fragment: &Vec<u8>| {
+        let at = if is_ipv4 { 6 } else { 42 };
+        let word = u16::from_be_bytes([fragment[at], fragment[at + 1]]);
+        usize::from(if is_ipv4 { word << 3 } else { word & 0xfff8 })
+    };
+    let mut fragments = fragments.to_vec();
+    fragments.sort_by_key(place);
+    let mut packet = fragments[0][..if is_ipv4 { 20 } else { 40 }].to_vec();
+    let mut payload: Vec<u8> = Vec::new();
+    for fragment in &fragments {
+        assert_eq!(place(fragment), payload.len(), "a gap");
+        payload.extend(&fragment[if is_ipv4 { 20 } else { 48 }..]);
+    }
+    if is_ipv4 {
+        let length = u16::try_from(20 + payload.len()).expect("no longer than a packet");
+        packet[2..4].copy_from_slice(&length.to_be_bytes());
+        packet[6..8].fill(0);
+        let checksum = Ipv4Header::from_slice(&packet).expect("a header").0.calc_header_checksum();
+        packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    } else {
+        let length = u16::try_from(payload.len()).expect("no longer than a packet");
+        packet[4..6].copy_from_slice(&length.to_be_bytes());
+        packet[6] = fragments[0][40];
+    }
+    packet.extend(payload);
+    packet
 }

@@ -210,6 +210,17 @@ impl World {
         (verdict, packet.octets().to_vec())
     }
 
+    /// The held fragments whose time has come.
+    #[must_use]
+    pub fn released(&self) -> Vec<Vec<u8>> {
+        let mut released = Vec::new();
+        let mut buffer = vec![0; 65_535];
+        while let Some(length) = self.director.next_released(&mut buffer) {
+            released.push(buffer[..length].to_vec());
+        }
+        released
+    }
+
     /// The packet as it is sent on.
     ///
     /// # Panics
@@ -256,6 +267,9 @@ impl World {
             ("forwarded".to_owned(), verdicts.forwarded()),
             ("replied".to_owned(), verdicts.replied()),
             ("passed".to_owned(), verdicts.passed()),
+            ("held".to_owned(), verdicts.held()),
+            ("fragments.expired".to_owned(), self.director.fragments().expired),
+            ("fragments.evicted".to_owned(), self.director.fragments().evicted),
             ("opened".to_owned(), table.opened.get()),
             ("expired".to_owned(), table.expired.get()),
             ("replaced".to_owned(), table.replaced.get()),

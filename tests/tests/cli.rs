@@ -444,6 +444,7 @@ impl Answers for Paper {
                 forwarded: 304,
                 replied: 2,
                 passed: 1,
+                held: 0,
                 dropped: dropped.map(|(reason, packets)| (reason.to_owned(), packets)).into(),
             },
             device: DeviceSnapshot {

@@ -50,7 +50,9 @@ impl Director {
                 Protocol::Tcp | Protocol::Udp => {
                     let source = (tuple.source.into(), tuple.source_port).into();
                     // Only a real server's own could show its address to a client.
-                    if self.services.is_real_server(tuple.protocol, source) {
+                    let is_ours = self.services.is_real_server(tuple.protocol, source)
+                        || self.services.is_local(vip);
+                    if is_ours {
                         Err(DropReason::NoConnection)
                     } else {
                         Ok(Opened::Decision(Decision::Pass))

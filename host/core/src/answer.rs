@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::packet::address::{Address, IpHeader};
 use crate::packet::checksum::Sum;
-use crate::packet::{Ip, Packet, Transport, icmp, tcp};
+use crate::packet::{Extent, Ip, Packet, Transport, icmp, tcp};
 use crate::time::Moment;
 use crate::verdict::DropReason;
 
@@ -65,7 +65,8 @@ impl Answer {
 fn put_reset<A: AnswerFamily>(packet: &mut Packet<'_>, from: A, to: A) -> Option<()> {
     let mut reset = {
         let Ip { protocol, payload, .. } = A::parse(packet.octets_mut()).ok()?;
-        let Ok(Transport::Tcp(segment)) = Transport::parse::<A>(protocol, payload) else {
+        let Ok(Transport::Tcp(segment)) = Transport::parse::<A>(protocol, payload, Extent::First)
+        else {
             return None;
         };
         let (sequence, acknowledgement, flags) = if segment.flags() & tcp::ACK != 0 {

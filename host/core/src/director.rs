@@ -9,8 +9,7 @@ use crate::connection::tcp_state::{self, Event};
 use crate::connection::tuple::{Direction, Tuple};
 use crate::connection::{Advance, Connection, Tick};
 use crate::packet::address::{Address, IpHeader};
-use crate::packet::{Ip, Packet, Transport, TransportChecksum, icmp, tcp};
-use crate::protocol::Protocol;
+use crate::packet::{Extent, Ip, Packet, Transport, TransportChecksum, icmp, tcp};
 use crate::real_server::RealServer;
 use crate::rewrite::{Quote, Rewrite, quote, translate, translate_error};
 use crate::service::Services;
@@ -78,6 +77,7 @@ enum Followed<A> {
 pub(crate) enum Decision {
     Forward,
     Pass,
+    Hold,
     Answer(Answer),
 }
 
@@ -120,6 +120,7 @@ impl Director {
         match self.decide::<A>(packet.octets_mut(), checksum, now) {
             Ok(Decision::Forward) => Verdict::Forward,
             Ok(Decision::Pass) => Verdict::Pass,
+            Ok(Decision::Hold) => Verdict::Hold,
             Ok(Decision::Answer(answer)) => match answer.put::<A>(packet) {
                 Ok(()) if self.replies.allows(now) => Verdict::Reply,
                 Ok(()) => Verdict::Drop(DropReason::ReplyLimit),
@@ -138,11 +139,24 @@ impl Director {
         checksum: TransportChecksum,
         now: Moment,
     ) -> Result<Decision, DropReason> {
-        let Ip { header, protocol, payload, length, is_fragment } = A::parse(octets)?;
-        if is_fragment {
-            return self.refuse_fragment::<A>(&header, protocol);
-        }
-        let transport = match Transport::parse::<A>(protocol, payload)? {
+        let fragment = match A::parse(octets)? {
+            Ip { fragment: Some(fragment), .. } => fragment,
+            whole => return self.decide_whole::<A>(whole, Extent::Whole, checksum, now),
+        };
+        self.decide_fragment::<A>(octets, fragment, now)
+    }
+
+    /// The same from the IP header on.
+    #[inline]
+    pub(crate) fn decide_whole<A: Tabled>(
+        &self,
+        ip: Ip<'_, A>,
+        extent: Extent,
+        checksum: TransportChecksum,
+        now: Moment,
+    ) -> Result<Decision, DropReason> {
+        let Ip { header, protocol, payload, length, .. } = ip;
+        let transport = match Transport::parse::<A>(protocol, payload, extent)? {
             Transport::IcmpError(message) => {
                 return self.forward_error::<A>(header, message, length);
             }
@@ -226,25 +240,6 @@ impl Director {
             return Err(DropReason::IcmpQuote);
         }
         self.pass_unless_vip(destination, DropReason::IcmpQuote)
-    }
-
-    /// Fragments are not followed. Those that no real server sent came by only because they have no
-    /// ports to tell.
-    fn refuse_fragment<A: Address>(
-        &self,
-        header: &A::Header<'_>,
-        protocol: u8,
-    ) -> Result<Decision, DropReason> {
-        let source = header.source().into();
-        let may_be_a_reply = if protocol == A::ICMP {
-            self.services.is_real_server(Protocol::Icmp, (source, 0).into())
-        } else {
-            self.services.is_rip(source)
-        };
-        if may_be_a_reply {
-            return Err(DropReason::Fragment);
-        }
-        self.pass_unless_vip(header.destination(), DropReason::Fragment)
     }
 
     /// ICMP that concerns no connection is somebody else's, unless it is for a virtual address or a

@@ -29,6 +29,7 @@ mod admission;
 mod answer;
 pub mod connection;
 pub mod director;
+pub mod fragment;
 pub mod packet;
 pub mod pool;
 mod protocol;

@@ -11,6 +11,8 @@ pub mod ipv6;
 pub mod tcp;
 pub mod udp;
 
+use core::ops::Range;
+
 use address::Address;
 use icmp::EchoHeader;
 use tcp::TcpHeader;
@@ -109,8 +111,42 @@ pub struct Ip<'a, A: Address> {
     pub payload: &'a mut [u8],
     /// Octets of the whole packet as its header states them.
     pub length: usize,
-    /// Whether it is only a part of a packet; then `payload` need not begin with a header.
-    pub is_fragment: bool,
+    /// Which part of a packet it is, when it is not a whole one. Only the first one's payload begins
+    /// with a header.
+    pub fragment: Option<Fragment>,
+}
+
+/// Which part of a packet a fragment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// What all parts of the packet have in common; 16 bits of it with IPv4.
+    pub identification: u32,
+    /// Octets of the packet's payload before it, a multiple of 8.
+    pub offset: u16,
+    /// Whether no other part comes behind it.
+    pub is_last: bool,
+}
+
+impl Fragment {
+    /// Where it lies in the packet's payload with `length` octets of its own. `None` for what no
+    /// sender cuts: an empty part, one of octets that are no multiple of 8 with others behind it, or
+    /// one that ends beyond the longest packet.
+    #[must_use]
+    pub fn place(&self, length: usize) -> Option<Range<u32>> {
+        let length = u16::try_from(length).ok()?;
+        let end = self.offset.checked_add(length)?;
+        let is_cut_well = length > 0 && (self.is_last || length.trailing_zeros() >= 3);
+        is_cut_well.then_some(u32::from(self.offset)..u32::from(end))
+    }
+}
+
+/// How much of a transport message is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it.
+    Whole,
+    /// Its beginning, in the first fragment.
+    First,
 }
 
 /// What an ICMP message is about.
@@ -150,10 +186,14 @@ impl<'a> Transport<'a> {
     /// A drop reason for each way in which the header can be cut off or impossible, and
     /// [`DropReason::Protocol`] for protocols that are not load balanced.
     #[inline]
-    pub fn parse<A: Address>(protocol: u8, payload: &'a mut [u8]) -> Result<Self, DropReason> {
+    pub fn parse<A: Address>(
+        protocol: u8,
+        payload: &'a mut [u8],
+        extent: Extent,
+    ) -> Result<Self, DropReason> {
         match protocol {
             6 => tcp::parse(payload).map(Self::Tcp),
-            17 => udp::parse(payload, A::IS_IPV6).map(Self::Udp),
+            17 => udp::parse(payload, A::IS_IPV6, extent).map(Self::Udp),
             _ if protocol == A::ICMP => {
                 let &[kind, code, ..] = &*payload else { return Err(DropReason::IcmpHeader) };
                 match A::icmp(kind, code) {

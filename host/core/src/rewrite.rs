@@ -116,11 +116,13 @@ pub(crate) enum Quote<A> {
 /// Reads what an ICMP error quotes.
 pub(crate) fn quote<A: Address>(message: &mut [u8]) -> Quote<A> {
     let quote = message.get_mut(icmp::ERROR_HEADER..).unwrap_or_default();
-    let Ok(Ip { header, protocol, payload, is_fragment, .. }) = A::parse_quote(quote) else {
+    let Ok(Ip { header, protocol, payload, fragment, .. }) = A::parse_quote(quote) else {
         return Quote::Nothing;
     };
     let (source, destination) = (header.source(), header.destination());
-    match quoted_ports::<A>(protocol, payload).filter(|_| !is_fragment) {
+    match quoted_ports::<A>(protocol, payload)
+        .filter(|_| fragment.is_none_or(|fragment| fragment.offset == 0))
+    {
         Some((protocol, source_port, destination_port)) => {
             Quote::Packet(Tuple { source, destination, source_port, destination_port, protocol })
         }
@@ -171,7 +173,10 @@ pub(crate) fn translate_error<A: Address>(
 }
 
 /// Sets the addresses of a header; returns what that changes in a sum over them.
-fn set_addresses<A: Address>(header: &mut A::Header<'_>, rewrite: &Rewrite<A>) -> Difference {
+pub(crate) fn set_addresses<A: Address>(
+    header: &mut A::Header<'_>,
+    rewrite: &Rewrite<A>,
+) -> Difference {
     let mut all = Difference::default();
     if let Some(Endpoint { address, .. }) = rewrite.source {
         let difference = Difference::between(header.source().sum(), address.sum());

@@ -100,6 +100,7 @@ pub struct VerdictCounters {
     forwarded: Counter,
     replied: Counter,
     passed: Counter,
+    held: Counter,
     drops: [Counter; DropReason::ALL.len()],
 }
 
@@ -110,6 +111,7 @@ impl VerdictCounters {
             Verdict::Forward => self.forwarded.count(),
             Verdict::Reply => self.replied.count(),
             Verdict::Pass => self.passed.count(),
+            Verdict::Hold => self.held.count(),
             Verdict::Drop(reason) => {
                 if let Some(counter) = self.drops.get(reason.index()) {
                     counter.count();
@@ -134,6 +136,12 @@ impl VerdictCounters {
     #[must_use]
     pub fn passed(&self) -> u64 {
         self.passed.get()
+    }
+
+    /// Parts of packets that were kept until the first part comes.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.held.get()
     }
 
     /// Packets dropped for `reason`.

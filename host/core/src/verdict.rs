@@ -12,6 +12,9 @@ pub enum Verdict {
     Reply,
     /// None of the director's business: send it on as it came.
     Pass,
+    /// Kept: a part of a packet whose first part did not come yet. See
+    /// [`Director::next_released`](crate::director::Director::next_released).
+    Hold,
     /// Not sent, for a reason that is counted.
     Drop(DropReason),
 }
@@ -57,8 +60,11 @@ drop_reasons! {
     Ipv6Length = "ipv6_length",
     /// IPv6 extension headers that are cut off or more than the limit.
     Ipv6Extensions = "ipv6_extensions",
-    /// A fragment of a larger packet.
+    /// A part of a packet that cannot be right, came twice, or is of a packet whose first part was
+    /// not sent on.
     Fragment = "fragment",
+    /// A part of a packet that lies over another part, with which the rest is refused.
+    FragmentOverlap = "fragment_overlap",
     /// A transport protocol that is not load balanced.
     Protocol = "protocol",
     /// A TCP header that is cut off or has an impossible data offset.

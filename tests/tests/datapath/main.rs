@@ -1,6 +1,7 @@
 //! The packet path over a director in memory: what goes in, what comes out, and which counters move.
 
 mod answers;
+mod fragments;
 mod icmp_errors;
 mod malformed;
 mod nat;

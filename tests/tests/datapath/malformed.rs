@@ -1,11 +1,8 @@
 //! Octets that are no packets.
 
-use std::net::{IpAddr, SocketAddr};
-
 use wvs_core::service::Protocol;
 use wvs_core::verdict::{DropReason, Verdict};
 use wvs_tests::packet::{ACK, SYN, at, echo, icmp_error, tcp, udp};
-use wvs_tests::world::{ServiceSpec, World};
 
 use crate::{FAMILIES, V4, V6};
 
@@ -86,55 +83,6 @@ fn impossible_lengths_are_dropped() {
         packet[25] = length;
         world.drop(&packet, DropReason::UdpHeader);
     }
-}
-
-#[test]
-fn fragments_are_dropped_whichever_part_they_are() {
-    let mut world = V4.world(Protocol::Tcp);
-    for offset in [[0x20, 0], [0x20, 1], [0, 1], [0x10, 0], [0x1f, 0xff]] {
-        let mut packet = tcp(V4.client(), V4.vip(), SYN);
-        packet[6..8].copy_from_slice(&offset);
-        world.moves(&[("drop.fragment", 1)], |world| world.drop(&packet, DropReason::Fragment));
-    }
-    let world = V6.world(Protocol::Tcp);
-    for offset in [[0, 1], [0, 8], [0xff, 0xf8]] {
-        let mut packet = tcp(V6.client(), V6.vip(), SYN);
-        packet.splice(40..40, [6, 0, offset[0], offset[1], 0, 0, 0, 1]);
-        packet[6] = 44;
-        packet[5] += 8;
-        world.drop(&packet, DropReason::Fragment);
-    }
-}
-
-#[test]
-fn fragments_of_foreign_icmp_pass() {
-    let world = V4.world(Protocol::Tcp);
-    let ping = |from: IpAddr, to: IpAddr| {
-        let mut packet = echo(from, to, true, 1);
-        packet[6] = 0x20;
-        packet
-    };
-    let (client, server) = (V4.client().ip(), V4.server(0).ip());
-    let packet = ping(server, client);
-    assert_eq!(world.process(&packet), (Verdict::Pass, packet));
-    world.drop(&ping(client, V4.vip().ip()), DropReason::Fragment);
-    // Of a service's own pings none may show the real server.
-    let service = ServiceSpec::new(Protocol::Icmp, "203.0.113.10:0", &["10.0.0.1:0"]);
-    let world = World::new(vec![service]);
-    world.drop(&ping(server, client), DropReason::Fragment);
-}
-
-#[test]
-fn fragments_from_elsewhere_than_a_real_server_pass() {
-    let world = V4.world(Protocol::Tcp);
-    let fragment = |from: SocketAddr| {
-        let mut packet = udp(from, V4.client(), b"part");
-        packet[6] = 0x20;
-        packet
-    };
-    let packet = fragment(at("10.0.0.99:8080"));
-    assert_eq!(world.process(&packet), (Verdict::Pass, packet));
-    world.drop(&fragment(V4.server(0)), DropReason::Fragment);
 }
 
 #[test]

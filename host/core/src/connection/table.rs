@@ -10,6 +10,7 @@ use super::expiry::Roll;
 use super::half_open::HalfOpen;
 use super::tuple::{Direction, Tuple};
 use super::{Connection, Tick};
+use crate::fragment::Fragments;
 use crate::packet::address::Address;
 use crate::real_server::RealServer;
 use crate::rewrite::Rewrite;
@@ -79,6 +80,7 @@ pub struct Table<A: Address> {
     index: DashMap<Tuple<A>, Entry<A>, Hasher>,
     roll: Roll<A>,
     half_open: HalfOpen<A>,
+    fragments: Fragments<A>,
 }
 
 /// What stands under one of a connection's tuples: what packets of that direction need, so that for
@@ -340,13 +342,16 @@ impl Tables {
     }
 
     fn sweep_family<A: Tabled>(&self, now: Moment) -> usize {
-        A::table(self).roll.sweep(now, |connection| self.remove(connection))
+        let table = A::table(self);
+        table.fragments.sweep(now);
+        table.roll.sweep(now, |connection| self.remove(connection))
     }
 }
 
 impl<A: Address> Table<A> {
     fn new(hasher: Hasher) -> Self {
         Self {
+            fragments: Fragments::new(hasher.clone()),
             index: DashMap::with_hasher_and_shard_amount(hasher, SHARDS),
             roll: Roll::default(),
             half_open: HalfOpen::default(),
@@ -374,6 +379,12 @@ impl<A: Address> Table<A> {
     #[inline]
     pub(crate) const fn half_open(&self) -> &HalfOpen<A> {
         &self.half_open
+    }
+
+    /// The datagrams that come in pieces.
+    #[inline]
+    pub(crate) const fn fragments(&self) -> &Fragments<A> {
+        &self.fragments
     }
 
     /// Every connection of the moment, in no order. For listings and tests: it copies them all.

@@ -6,7 +6,7 @@ use core::net::{IpAddr, Ipv4Addr};
 
 use super::address::{Address, IpHeader};
 use super::checksum::{Difference, Sum};
-use super::{Icmp, Ip, icmp};
+use super::{Fragment, Icmp, Ip, icmp};
 use crate::verdict::DropReason;
 
 /// The 20 octets that every IPv4 header has. Made by [`parse`], so no access can fail.
@@ -28,10 +28,10 @@ pub fn parse(octets: &mut [u8]) -> Result<Ip<'_, Ipv4Addr>, DropReason> {
     let options = header.length().checked_sub(20).ok_or(DropReason::Ipv4Header)?;
     let total = header.total_length();
     let payload = total.checked_sub(header.length()).ok_or(DropReason::Ipv4Length)?;
-    let is_fragment = header.is_fragment();
+    let fragment = header.fragment();
     let rest = rest.get_mut(options..).ok_or(DropReason::Ipv4Header)?;
     let payload = rest.get_mut(..payload).ok_or(DropReason::Ipv4Length)?;
-    Ok(Ip { protocol: header.protocol(), header, payload, length: total, is_fragment })
+    Ok(Ip { protocol: header.protocol(), header, payload, length: total, fragment })
 }
 
 /// As [`parse`] for the beginning of a packet, whose payload goes as far as the octets do.
@@ -45,8 +45,8 @@ pub fn parse_quote(octets: &mut [u8]) -> Result<Ip<'_, Ipv4Addr>, DropReason> {
     let options = header.length().checked_sub(20).filter(|_| header.0[0] >> 4 == 4);
     let payload =
         options.and_then(|options| rest.get_mut(options..)).ok_or(DropReason::IcmpQuote)?;
-    let is_fragment = header.fragment_offset() != 0;
-    Ok(Ip { protocol: header.protocol(), header, payload, length, is_fragment })
+    let fragment = header.fragment();
+    Ok(Ip { protocol: header.protocol(), header, payload, length, fragment })
 }
 
 impl Ipv4Header<'_> {
@@ -59,14 +59,12 @@ impl Ipv4Header<'_> {
         usize::from(u16::from_be_bytes([self.0[2], self.0[3]]))
     }
 
-    /// More fragments to come, or an offset above 0.
-    fn is_fragment(&self) -> bool {
-        self.0[6] & 0x20 != 0 || self.fragment_offset() != 0
-    }
-
-    /// In units of 8 octets.
-    fn fragment_offset(&self) -> u16 {
-        u16::from_be_bytes([self.0[6], self.0[7]]) & 0x1fff
+    /// A fragment has more of them behind it, or an offset above 0, which counts in 8 octets.
+    fn fragment(&self) -> Option<Fragment> {
+        let flags_and_offset = u16::from_be_bytes([self.0[6], self.0[7]]);
+        let (has_more, offset) = (flags_and_offset & 0x2000 != 0, flags_and_offset << 3);
+        let identification = u32::from(u16::from_be_bytes([self.0[4], self.0[5]]));
+        (has_more || offset != 0).then_some(Fragment { identification, offset, is_last: !has_more })
     }
 
     fn protocol(&self) -> u8 {

@@ -6,7 +6,7 @@ use core::net::{IpAddr, Ipv6Addr};
 
 use super::address::{Address, IpHeader};
 use super::checksum::{Difference, Sum};
-use super::{Icmp, Ip, icmp};
+use super::{Fragment, Icmp, Ip, icmp};
 use crate::verdict::DropReason;
 
 /// The 40 octets of every IPv6 header. Made by [`parse`], so no access can fail.
@@ -33,43 +33,55 @@ pub fn parse(octets: &mut [u8]) -> Result<Ip<'_, Ipv6Addr>, DropReason> {
     let payload = header.payload_length();
     let length = payload.saturating_add(40);
     let payload = rest.get_mut(..payload).ok_or(DropReason::Ipv6Length)?;
-    let (protocol, payload, is_fragment) = skip_extensions(header.next_header(), payload)?;
-    Ok(Ip { protocol, header, payload, length, is_fragment })
+    let (protocol, payload, fragment) = skip_extensions(header.next_header(), payload)?;
+    Ok(Ip { protocol, header, payload, length, fragment })
 }
 
-/// Walks from a next-header number to the first header that is no extension, or to the content of a
-/// fragment. An atomic fragment is a whole packet (RFC 6946).
-fn skip_extensions(mut next: u8, mut rest: &mut [u8]) -> Result<(u8, &mut [u8], bool), DropReason> {
+/// Walks from a next-header number to the first header that is no extension. Of a fragment that is
+/// not the first one, to its content: no header stands there. An atomic fragment is a whole packet
+/// (RFC 6946).
+fn skip_extensions(
+    mut next: u8,
+    mut rest: &mut [u8],
+) -> Result<(u8, &mut [u8], Option<Fragment>), DropReason> {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;
     const AUTHENTICATION: u8 = 51;
     const DESTINATION: u8 = 60;
 
+    let mut fragment = None;
     for _ in 0..=EXTENSIONS_MAX {
-        let &[following, length, high, low, ..] = &*rest else {
-            return match next {
-                HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION => {
-                    Err(DropReason::Ipv6Extensions)
-                }
-                _ => Ok((next, rest, false)),
-            };
-        };
-        let octets = match next {
-            HOP_BY_HOP | ROUTING | DESTINATION => {
+        let octets = match (next, &*rest) {
+            (HOP_BY_HOP | ROUTING | DESTINATION, &[_, length, ..]) => {
                 usize::from(length).saturating_add(1).saturating_mul(8)
             }
             // RFC 4302 section 2.2: in units of four octets, minus two.
-            AUTHENTICATION => usize::from(length).saturating_add(2).saturating_mul(4),
-            FRAGMENT => {
-                // Offset (13 bits), two reserved bits, and whether more fragments follow.
-                if u16::from_be_bytes([high, low]) & 0xfff9 != 0 {
-                    return Ok((following, rest.get_mut(8..).unwrap_or_default(), true));
+            (AUTHENTICATION, &[_, length, ..]) => {
+                usize::from(length).saturating_add(2).saturating_mul(4)
+            }
+            // The offset is in units of 8 octets, above three bits of which the last tells of more.
+            (FRAGMENT, &[following, _, high, low, i0, i1, i2, i3, ..]) => {
+                let word = u16::from_be_bytes([high, low]);
+                let (offset, has_more) = (word & 0xfff8, word & 1 != 0);
+                if offset != 0 || has_more {
+                    if fragment.is_some() {
+                        return Err(DropReason::Ipv6Extensions);
+                    }
+                    let identification = u32::from_be_bytes([i0, i1, i2, i3]);
+                    fragment = Some(Fragment { identification, offset, is_last: !has_more });
+                }
+                if offset != 0 {
+                    return Ok((following, rest.get_mut(8..).unwrap_or_default(), fragment));
                 }
                 8
             }
-            _ => return Ok((next, rest, false)),
+            (HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION, _) => {
+                return Err(DropReason::Ipv6Extensions);
+            }
+            _ => return Ok((next, rest, fragment)),
         };
+        let &mut [following, ..] = rest else { return Err(DropReason::Ipv6Extensions) };
         rest = rest.get_mut(octets..).ok_or(DropReason::Ipv6Extensions)?;
         next = following;
     }
@@ -88,9 +100,9 @@ pub fn parse_quote(octets: &mut [u8]) -> Result<Ip<'_, Ipv6Addr>, DropReason> {
         return Err(DropReason::IcmpQuote);
     }
     // Where the quote ends within the extension headers, the addresses are still of use.
-    let (protocol, payload, is_fragment) =
-        skip_extensions(header.next_header(), rest).unwrap_or((NO_NEXT_HEADER, &mut [], false));
-    Ok(Ip { protocol, header, payload, length, is_fragment })
+    let (protocol, payload, fragment) =
+        skip_extensions(header.next_header(), rest).unwrap_or((NO_NEXT_HEADER, &mut [], None));
+    Ok(Ip { protocol, header, payload, length, fragment })
 }
 
 impl Ipv6Header<'_> {

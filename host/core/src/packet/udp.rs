@@ -2,6 +2,7 @@
 //!
 //! Read first: RFC 768; RFC 8200 section 8.1 (no zero checksum over IPv6).
 
+use super::Extent;
 use super::checksum::Difference;
 use crate::verdict::DropReason;
 
@@ -12,11 +13,19 @@ pub struct UdpHeader<'a>(&'a mut [u8; 8]);
 /// Reads the header at the start of a datagram.
 ///
 /// # Errors
-/// [`DropReason::UdpHeader`] when it is cut off or its length is below 8 or beyond the end,
+/// [`DropReason::UdpHeader`] when it is cut off or its length is below 8 or, of a whole datagram, beyond
+/// the end,
 /// [`DropReason::UdpChecksum`] for a zero checksum over IPv6.
 #[inline]
-pub fn parse(datagram: &mut [u8], is_ipv6: bool) -> Result<UdpHeader<'_>, DropReason> {
-    let available = datagram.len();
+pub fn parse(
+    datagram: &mut [u8],
+    is_ipv6: bool,
+    extent: Extent,
+) -> Result<UdpHeader<'_>, DropReason> {
+    let available = match extent {
+        Extent::Whole => datagram.len(),
+        Extent::First => usize::MAX,
+    };
     let header = datagram.first_chunk_mut::<8>().map(UdpHeader).ok_or(DropReason::UdpHeader)?;
     if !(8..=available).contains(&header.length()) {
         return Err(DropReason::UdpHeader);

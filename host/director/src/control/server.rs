@@ -176,6 +176,7 @@ mod tests {
                     forwarded: 0,
                     replied: 0,
                     passed: 0,
+                    held: 0,
                     dropped: [("stray".to_owned(), 7)].into(),
                 },
                 device: DeviceSnapshot {

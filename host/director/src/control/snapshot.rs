@@ -159,6 +159,8 @@ pub struct PacketsSnapshot {
     pub replied: u64,
     /// Sent on untouched.
     pub passed: u64,
+    /// Parts of packets kept until the first part comes.
+    pub held: u64,
     /// Dropped, by reason.
     pub dropped: BTreeMap<String, u64>,
 }
@@ -289,6 +291,7 @@ impl From<&Director> for PacketsSnapshot {
             forwarded: verdicts.forwarded(),
             replied: verdicts.replied(),
             passed: verdicts.passed(),
+            held: verdicts.held(),
             dropped: DropReason::ALL.iter().map(dropped).collect(),
         }
     }

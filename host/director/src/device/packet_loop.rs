@@ -197,7 +197,7 @@ impl Worker {
                     Err(_) => self.counters.write_errors.count(),
                 }
             }
-            Verdict::Drop(_) => {}
+            Verdict::Hold | Verdict::Drop(_) => {}
         }
     }
 
