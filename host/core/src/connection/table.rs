@@ -344,7 +344,7 @@ impl Tables {
     fn sweep_family<A: Tabled>(&self, now: Moment) -> usize {
         let table = A::table(self);
         table.fragments.sweep(now);
-        table.roll.sweep(now, |connection| self.remove(connection))
+        table.roll.sweep(now, self.live(), |connection| self.remove(connection))
     }
 }
 
