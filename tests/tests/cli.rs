@@ -450,10 +450,13 @@ impl Answers for Paper {
             device: DeviceSnapshot {
                 name: "wvs0".to_owned(),
                 mtu: 1_500,
+                queues: 2,
+                offload: "tcp".to_owned(),
                 read: 326,
                 written: 307,
                 read_errors: 0,
                 write_errors: 0,
+                queue_full: 5,
             },
         }
     }

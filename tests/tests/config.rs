@@ -85,6 +85,8 @@ fn last_value_of_each_range_is_taken_and_the_next_refused() {
     for (good, bad) in [
         (("device: { mtu: 576 }", "", ""), ("device: { mtu: 575 }", "", "")),
         (("device: { mtu: 65535 }", "", ""), ("device: { mtu: 65536 }", "", "")),
+        (("device: { queues: 1 }", "", ""), ("device: { queues: 0 }", "", "")),
+        (("device: { queues: 64 }", "", ""), ("device: { queues: 65 }", "", "")),
         (
             ("device: { name: fifteen-octets. }", "", ""),
             ("device: { name: sixteen-octets-x }", "", ""),

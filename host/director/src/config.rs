@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
@@ -59,6 +60,10 @@ pub struct DeviceConfig {
     pub name: String,
     /// Its MTU in octets; `None` for the smallest on the ways to the real servers.
     pub mtu: Option<u16>,
+    /// How many queues it has; `None` for one for each processor, up to 8.
+    pub queues: Option<NonZeroU16>,
+    /// Whether the kernel may hand over packets of up to 64 KiB and unfinished checksums.
+    pub offload: bool,
 }
 
 /// Who sets routes, policy rules and sysctls.

@@ -1,14 +1,24 @@
 //! The TUN device that packets come from and go to.
 
+mod driver;
+mod frame;
+mod interface;
 mod packet_loop;
+mod steering;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::os::fd::AsRawFd;
+use std::thread;
 
 use nix::errno::Errno;
 use tun::AbstractDevice;
 
+pub use driver::Offload;
+use driver::{Attachment, Features};
+use interface::Interface;
 pub use packet_loop::{DeviceCounters, PacketLoop};
 
 use crate::sysctl;
@@ -18,6 +28,33 @@ pub const NAME_OCTETS_MAX: usize = 15;
 
 /// The smallest MTU that IPv4 works with (RFC 791).
 pub const MTU_MIN: u16 = 68;
+
+/// The most queues that a device may have.
+pub const QUEUES_MAX: u16 = 64;
+
+/// The most queues that it has unless told. Beyond that the table and the counters, which all
+/// threads share, are what they wait for.
+const QUEUES_AUTO_MAX: NonZeroU16 = NonZeroU16::new(8).unwrap();
+
+/// Packets that wait for the director in each queue. The kernel's 500 are soon full when a burst
+/// comes while the thread is not on a processor.
+const QUEUE_PACKETS: u16 = 1_000;
+
+/// What a device is to be like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceNeeds {
+    /// Its name, see [`is_name`].
+    pub name: String,
+    /// Its MTU in octets.
+    pub mtu: u16,
+    /// How many queues, at most [`QUEUES_MAX`], each with a thread of its own; `None` for one for
+    /// each processor, up to 8.
+    pub queues: Option<NonZeroU16>,
+    /// Whether packets of up to 64 KiB and unfinished checksums are taken where the kernel has them.
+    pub offload: bool,
+    /// The virtual addresses, by which both directions of a connection are led to one queue.
+    pub vips: Vec<IpAddr>,
+}
 
 /// Why there is no device, or no longer.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +82,7 @@ pub enum DeviceError {
         /// The name asked for.
         name: String,
     },
-    /// Some process holds a device of this name.
+    /// There is a TUN device of this name already.
     #[error(
         "the network device {name} is in use by another process, probably a second director: stop \
          it, or choose another `device.name`"
@@ -89,37 +126,60 @@ pub enum DeviceError {
 pub struct Device {
     name: String,
     mtu: u16,
-    file: File,
+    queues: Vec<File>,
+    has_virtio_header: bool,
+    offload: Offload,
+    interface: Interface,
 }
 
 impl Device {
-    /// Makes the device `name` with an MTU of `mtu` octets and sets it up.
+    /// Makes a device and sets it up. Where the kernel does not have what is asked for, the device
+    /// does without, and the log says so: one queue instead of several, no offload.
     ///
     /// # Errors
     /// See [`DeviceError`]. No device is left behind.
-    pub fn open(name: &str, mtu: u16) -> Result<Self, DeviceError> {
+    pub fn open(needs: &DeviceNeeds) -> Result<Self, DeviceError> {
+        let DeviceNeeds { name, mtu, queues, offload, vips } = needs;
         if !is_name(name) {
-            return Err(DeviceError::Name { name: name.to_owned() });
+            return Err(DeviceError::Name { name: name.clone() });
         }
-        let mut configuration = tun::Configuration::default();
-        configuration.tun_name(name);
-        let mut device = tun::create(&configuration).map_err(|error| refusal(name, error))?;
-        let failed = |step| {
-            move |error: tun::Error| DeviceError::Failed {
-                name: name.to_owned(),
-                step,
-                source: error.into(),
+        let wanted = queues.unwrap_or_else(queues_auto).get();
+
+        let first = driver::open().map_err(|error| refusal(name, error))?;
+        let features = driver::features(&first).map_err(|error| refusal(name, error))?;
+        let attachment = attachment(name, features, wanted, *offload);
+        driver::create(&first, name, attachment).map_err(|error| refusal(name, error))?;
+        let offload = if attachment.has_virtio_header {
+            let offload = driver::set_offload(&first);
+            if offload == Offload::Off {
+                tracing::info!(device = name, "the kernel has no offload: packets pass one by one");
             }
+            offload
+        } else {
+            Offload::Off
         };
-        device.set_mtu(mtu).map_err(failed("given its MTU"))?;
-        // Without a link-local address the kernel has nothing of its own to say on the device,
-        // such as neighbour and router discovery. Where IPv6 is absent there is nothing to do.
-        let _ = sysctl::write(&format!("net/ipv6/conf/{name}/addr_gen_mode"), "1");
-        device.enabled(true).map_err(failed("set up"))?;
-        device.set_nonblock().map_err(|source| failed("made non-blocking")(source.into()))?;
-        // SAFETY: `into_raw_fd` hands over the only owner of an open file descriptor.
-        let fd = unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) };
-        Ok(Self { name: name.to_owned(), mtu, file: File::from(fd) })
+
+        let mut queues = vec![first];
+        if attachment.is_one_of_several && is_steered(name, &queues[0], vips) {
+            for _ in 1..wanted {
+                let queue = driver::open().map_err(failed(name, "given another queue"))?;
+                driver::attach(&queue, name, attachment)
+                    .map_err(failed(name, "given another queue"))?;
+                queues.push(queue);
+            }
+        }
+        driver::set_queue_packets(name, QUEUE_PACKETS)
+            .map_err(failed(name, "given room in its queues"))?;
+        configure(name, *mtu, &queues[0])?;
+        let interface = Interface::find(name).map_err(failed(name, "watched"))?;
+        Ok(Self {
+            name: name.clone(),
+            mtu: *mtu,
+            queues,
+            has_virtio_header: attachment.has_virtio_header,
+            offload,
+            interface,
+        })
     }
 
     /// Its name.
@@ -133,6 +193,79 @@ impl Device {
     pub fn mtu(&self) -> u16 {
         self.mtu
     }
+
+    /// How many queues it has.
+    #[must_use]
+    pub fn queues(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// Which packets it takes unfinished.
+    #[must_use]
+    pub fn offload(&self) -> Offload {
+        self.offload
+    }
+}
+
+/// One for each processor that this process may use.
+fn queues_auto() -> NonZeroU16 {
+    let processors = thread::available_parallelism().ok();
+    processors
+        .and_then(|processors| NonZeroU16::try_from(processors).ok())
+        .map_or(NonZeroU16::MIN, |processors| processors.min(QUEUES_AUTO_MAX))
+}
+
+/// As asked for, as far as the kernel has it.
+fn attachment(name: &str, features: Features, queues: u16, offload: bool) -> Attachment {
+    let attachment = Attachment {
+        is_one_of_several: queues > 1 && features.has_queues(),
+        has_virtio_header: offload && features.has_virtio_header(),
+    };
+    if queues > 1 && !attachment.is_one_of_several {
+        tracing::info!(device = name, "the kernel has no devices of several queues: using one");
+    }
+    if offload && !attachment.has_virtio_header {
+        tracing::info!(device = name, "the kernel has no offload: packets pass one by one");
+    }
+    attachment
+}
+
+/// Gives the device its MTU and sets it up. `queue` is attached to it.
+fn configure(name: &str, mtu: u16, queue: &File) -> Result<(), DeviceError> {
+    let mut configuration = tun::Configuration::default();
+    configuration.tun_name(name).raw_fd(queue.as_raw_fd()).close_fd_on_drop(false);
+    let failed = |step| {
+        move |error: tun::Error| DeviceError::Failed {
+            name: name.to_owned(),
+            step,
+            source: error.into(),
+        }
+    };
+    let mut device = tun::create(&configuration).map_err(failed("configured"))?;
+    device.set_mtu(mtu).map_err(failed("given its MTU"))?;
+    // Without a link-local address the kernel has nothing of its own to say on the device, such as
+    // neighbour and router discovery. Where IPv6 is absent there is nothing to do.
+    let _ = sysctl::write(&format!("net/ipv6/conf/{name}/addr_gen_mode"), "1");
+    device.enabled(true).map_err(failed("set up"))
+}
+
+/// Whether the kernel leads both directions of a connection to one queue. Without, several queues
+/// would let packets overtake each other.
+fn is_steered(name: &str, queue: &File, vips: &[IpAddr]) -> bool {
+    let steered = steering::load(vips).and_then(|program| driver::set_steering(queue, &program));
+    if let Err(error) = &steered {
+        tracing::info!(
+            device = name,
+            %error,
+            "the kernel does not take the program that leads connections to queues, which needs \
+             root or the capability CAP_BPF: using one queue"
+        );
+    }
+    steered.is_ok()
+}
+
+fn failed(name: &str, step: &'static str) -> impl Fn(io::Error) -> DeviceError {
+    move |source| DeviceError::Failed { name: name.to_owned(), step, source }
 }
 
 /// Whether the kernel takes `name` for a device as it stands. It would also take other characters;
@@ -145,14 +278,13 @@ pub fn is_name(name: &str) -> bool {
         && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-_.".contains(&octet))
 }
 
-fn refusal(name: &str, error: tun::Error) -> DeviceError {
-    let source = io::Error::from(error);
+fn refusal(name: &str, source: io::Error) -> DeviceError {
     let name = name.to_owned();
     match source.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => DeviceError::NoDriver,
         Some(Errno::EPERM | Errno::EACCES) => DeviceError::NoRights { name },
-        Some(Errno::EBUSY) => DeviceError::InUse { name },
-        Some(Errno::EINVAL) => DeviceError::OtherKind { name },
+        Some(Errno::EBUSY) if driver::is_tun(&name) => DeviceError::InUse { name },
+        Some(Errno::EBUSY) => DeviceError::OtherKind { name },
         _ => DeviceError::Failed { name, step: "made", source },
     }
 }
@@ -165,7 +297,14 @@ mod tests {
     fn names_that_the_kernel_would_not_take_as_they_stand_are_refused() {
         for name in ["", "sixteen-octets-x", "a b", "a/b", "a:b", "wvs%d", ".", "..", "ä"] {
             assert!(!is_name(name), "{name:?}");
-            assert!(matches!(Device::open(name, 1500), Err(DeviceError::Name { .. })), "{name:?}");
+            let needs = DeviceNeeds {
+                name: name.to_owned(),
+                mtu: 1500,
+                queues: None,
+                offload: true,
+                vips: Vec::new(),
+            };
+            assert!(matches!(Device::open(&needs), Err(DeviceError::Name { .. })), "{name:?}");
         }
         for name in ["wvs0", "a", "fifteen-octets.", "eth0.100"] {
             assert!(is_name(name), "{name:?}");
@@ -174,13 +313,10 @@ mod tests {
 
     #[test]
     fn each_refusal_of_the_kernel_has_its_own_sentence() {
-        let refusal_of = |errno: Errno| {
-            refusal("wvs0", tun::Error::Io(io::Error::from_raw_os_error(errno as i32))).to_string()
-        };
+        let refusal_of = |errno: Errno| refusal("wvs-none", io::Error::from(errno)).to_string();
         assert!(refusal_of(Errno::ENOENT).contains("modprobe tun"));
         assert!(refusal_of(Errno::EPERM).contains("CAP_NET_ADMIN"));
-        assert!(refusal_of(Errno::EBUSY).contains("second director"));
-        assert!(refusal_of(Errno::EINVAL).contains("another kind"));
+        assert!(refusal_of(Errno::EBUSY).contains("another kind"));
         assert!(refusal_of(Errno::ENOMEM).contains("could not be made"));
     }
 }

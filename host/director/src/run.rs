@@ -20,7 +20,7 @@ use crate::config::{Config, RoutingMode};
 use crate::control::snapshot::{DeviceSnapshot, ServicesSnapshot, StatsSnapshot};
 use crate::control::{Answers, ClaimError, ControlServer, ControlSocket};
 use crate::deployment::{Deployment, Misfit, Seat};
-use crate::device::{Device, DeviceCounters, DeviceError, PacketLoop};
+use crate::device::{Device, DeviceCounters, DeviceError, DeviceNeeds, Offload, PacketLoop};
 use crate::route::{self, RouteError, RouteNeeds, Routing};
 
 /// The version in listings and answers.
@@ -109,6 +109,8 @@ struct State {
     clock: Clock,
     device_name: String,
     device_mtu: u16,
+    device_queues: usize,
+    device_offload: Offload,
     device_counters: Arc<DeviceCounters>,
 }
 
@@ -143,7 +145,13 @@ impl Running {
             Some(mtu) => mtu,
             None => route::mtu(&needs).await?,
         };
-        let device = Device::open(&config.device.name, mtu)?;
+        let device = Device::open(&DeviceNeeds {
+            name: config.device.name.clone(),
+            mtu,
+            queues: config.device.queues,
+            offload: config.device.offload,
+            vips: needs.vips.clone(),
+        })?;
         let socket = ControlSocket::claim(&config.socket)?;
         let (routing, routing_commands) = match config.routing {
             RoutingMode::Managed => (Some(route::set_up(&needs).await?), None),
@@ -183,13 +191,16 @@ impl Running {
     ) -> Result<(Arc<State>, PacketLoop, ControlServer), StartError> {
         let clock = Clock::start();
         let (device_name, device_mtu) = (device.name().to_owned(), device.mtu());
-        let packets = PacketLoop::start(device, Arc::clone(director), clock)?;
+        let (device_queues, device_offload) = (device.queues(), device.offload());
+        let packets = PacketLoop::start(device, director, clock)?;
         let state = Arc::new(State {
             director: Arc::clone(director),
             seats,
             clock,
             device_name,
             device_mtu,
+            device_queues,
+            device_offload,
             device_counters: Arc::clone(packets.counters()),
         });
         let answers: Arc<dyn Answers> = Arc::clone(&state) as _;
@@ -213,12 +224,6 @@ impl Running {
     #[must_use]
     pub fn socket(&self) -> &Path {
         self.control.socket().path()
-    }
-
-    /// Name and MTU of the TUN device.
-    #[must_use]
-    pub fn device(&self) -> (&str, u16) {
-        (&self.state.device_name, self.state.device_mtu)
     }
 
     /// The commands that set routes, rules and sysctls, where the configuration asks for them.
@@ -311,10 +316,13 @@ impl Answers for State {
             device: DeviceSnapshot {
                 name: self.device_name.clone(),
                 mtu: self.device_mtu,
+                queues: self.device_queues,
+                offload: self.device_offload.name().to_owned(),
                 read: counters.read(),
                 written: counters.written(),
                 read_errors: counters.read_errors(),
                 write_errors: counters.write_errors(),
+                queue_full: counters.queue_full(),
             },
         }
     }

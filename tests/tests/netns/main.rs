@@ -37,7 +37,7 @@ mod stage;
 use std::process::{Command, ExitCode, Stdio};
 
 use libtest_mimic::{Arguments, Trial};
-use wvs::device::Device;
+use wvs::device::{Device, DeviceNeeds};
 use wvs::lab::{self, Lab};
 
 /// Programs that the tests run.
@@ -73,7 +73,14 @@ fn main() -> ExitCode {
 }
 
 fn find_device(lab: &Lab) -> Result<(), String> {
-    lab.director.run(|| Device::open("wvs0", 1500)).map(drop).map_err(|error| error.to_string())
+    let needs = DeviceNeeds {
+        name: "wvs0".to_owned(),
+        mtu: 1500,
+        queues: None,
+        offload: true,
+        vips: Vec::new(),
+    };
+    lab.director.run(|| Device::open(&needs)).map(drop).map_err(|error| error.to_string())
 }
 
 fn find_programs() -> Result<(), String> {

@@ -5,6 +5,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{ConfigArg, DONE, fail, print, refuse, runtime};
 use crate::config::{Config, Reading};
+use crate::control::snapshot::DeviceSnapshot;
 use crate::deployment::add_misfits;
 use crate::logging::{self, LEVEL_DEFAULT, LEVEL_VARIABLE, LogFormat};
 use crate::run::{Running, StartError, VERSION};
@@ -93,9 +94,19 @@ async fn direct(mut reading: Reading) -> u8 {
 }
 
 fn announce(running: &Running, config: &Config) {
-    let (device, mtu) = running.device();
+    let DeviceSnapshot { name: device, mtu, queues, offload, .. } = running.stats().device;
     let services = config.services.len();
     let servers: usize = config.services.iter().map(|service| service.servers.len()).sum();
     let socket = running.socket().display();
-    tracing::info!(version = VERSION, services, servers, device, mtu, %socket, "ready");
+    tracing::info!(
+        version = VERSION,
+        services,
+        servers,
+        device,
+        mtu,
+        queues,
+        offload,
+        %socket,
+        "ready"
+    );
 }

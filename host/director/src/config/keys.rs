@@ -151,6 +151,22 @@ pub static DEVICE: Table = Table {
             "The longest packet in octets. `auto` takes the smallest MTU on the ways to \
              the real servers, so that clients learn of it; IPv6 needs 1280 or more.",
         ),
+        Key::optional(
+            "queues",
+            "`auto`",
+            "`auto` or 1 to 64",
+            "How many queues the device has, each with a thread of its own. `auto` is one \
+             for each processor, 8 at most. Where the kernel cannot keep a connection in \
+             one queue, there is one.",
+        ),
+        Key::optional(
+            "offload",
+            "`true`",
+            "`true` or `false`",
+            "Whether packets may come in pieces of up to 64 KiB and without their \
+             checksums, to be cut up and finished where they leave the host. Where the \
+             kernel cannot, they come one by one.",
+        ),
     ],
 };
 

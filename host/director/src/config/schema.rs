@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use super::{
 use crate::device;
 
 const MTU: RangeInclusive<u64> = 576..=65_535;
+const QUEUES: RangeInclusive<u64> = 1..=device::QUEUES_MAX as u64;
 const MTU_IPV6_MIN: u16 = 1_280;
 const CONNECTIONS: RangeInclusive<u64> = 1..=16_777_216;
 const REPLIES: RangeInclusive<u64> = 0..=1_000_000;
@@ -73,7 +75,12 @@ impl Default for Config {
     /// Every default, and no service.
     fn default() -> Self {
         Self {
-            device: DeviceConfig { name: DEFAULT_DEVICE.to_owned(), mtu: None },
+            device: DeviceConfig {
+                name: DEFAULT_DEVICE.to_owned(),
+                mtu: None,
+                queues: None,
+                offload: true,
+            },
             routing: RoutingMode::Managed,
             socket: DEFAULT_SOCKET.into(),
             limits: TableLimits { connections: DEFAULT_CONNECTIONS, half_open: DEFAULT_HALF_OPEN },
@@ -179,11 +186,14 @@ fn read_device(reader: &mut Reader<'_>, field: &Field<'_>, config: &mut DeviceCo
         }
     }
     if let Some(field) = fields.get("mtu") {
-        config.mtu = match &field.node.value {
-            Value::Text(text) if text == "auto" => None,
-            Value::Text(_) => reader.choice(&field, &[("auto", None)]).flatten(),
-            _ => number(reader, &field, MTU),
-        };
+        config.mtu = number_or_auto(reader, &field, MTU);
+    }
+    if let Some(field) = fields.get("queues") {
+        let queues: Option<u16> = number_or_auto(reader, &field, QUEUES);
+        config.queues = queues.and_then(NonZeroU16::new);
+    }
+    if let Some(field) = fields.get("offload") {
+        set(&mut config.offload, reader.choice(&field, &[("true", true), ("false", false)]));
     }
 }
 
@@ -694,6 +704,18 @@ fn number<T: TryFrom<u64>>(
     range: RangeInclusive<u64>,
 ) -> Option<T> {
     reader.integer(field, range)?.try_into().ok()
+}
+
+/// A number, or `None` for `auto`.
+fn number_or_auto<T: TryFrom<u64> + Copy>(
+    reader: &mut Reader<'_>,
+    field: &Field<'_>,
+    range: RangeInclusive<u64>,
+) -> Option<T> {
+    match &field.node.value {
+        Value::Text(_) => reader.choice(field, &[("auto", None)]).flatten(),
+        _ => number(reader, field, range),
+    }
 }
 
 /// Replaces a default by what was read, if it could be read.

@@ -182,10 +182,13 @@ mod tests {
                 device: DeviceSnapshot {
                     name: "wvs0".into(),
                     mtu: 1500,
+                    queues: 2,
+                    offload: "tcp".to_owned(),
                     read: 0,
                     written: 0,
                     read_errors: 0,
                     write_errors: 0,
+                    queue_full: 5,
                 },
             }
         }

@@ -172,7 +172,11 @@ pub struct DeviceSnapshot {
     pub name: String,
     /// Its MTU in octets.
     pub mtu: u16,
-    /// Packets read.
+    /// Queues that it has, each with a thread of its own.
+    pub queues: usize,
+    /// Which packets it takes to be finished later: `off`, `tcp` or `tcp+udp`.
+    pub offload: String,
+    /// Packets read; one that is to be cut up later counts once.
     pub read: u64,
     /// Packets written.
     pub written: u64,
@@ -180,6 +184,8 @@ pub struct DeviceSnapshot {
     pub read_errors: u64,
     /// Packets that the kernel did not take.
     pub write_errors: u64,
+    /// Packets that the kernel dropped because a queue was full.
+    pub queue_full: u64,
 }
 
 /// Both answers together, as `wvs list --json` writes them.

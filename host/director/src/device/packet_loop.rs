@@ -1,7 +1,9 @@
-//! Packets on a thread of their own: a packet never waits for a task.
+//! Packets on threads of their own, one for each queue: a packet never waits for a task.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -9,21 +11,28 @@ use std::thread::{self, JoinHandle};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 use wvs_core::director::Director;
-use wvs_core::packet::Packet;
 use wvs_core::stats::Counter;
 use wvs_core::verdict::Verdict;
 
+use super::frame::Frame;
+use super::interface::Interface;
 use super::{Device, DeviceError};
 use crate::clock::Clock;
 
-/// The longest IP packet without jumbo payloads.
-const PACKET_OCTETS_MAX: usize = 65_535;
-
-/// What the device itself did to packets, beside the director's verdicts.
-#[derive(Debug, Default)]
+/// What the device itself did to packets, beside the director's verdicts. A packet that is to be
+/// cut up later counts as the one that it still is.
+#[derive(Debug)]
 pub struct DeviceCounters {
+    queues: Box<[QueueCounters]>,
+    interface: Interface,
+}
+
+/// What one thread counts: in cache lines of its own, so that threads do not wait for each other.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct QueueCounters {
     read: Counter,
     written: Counter,
     read_errors: Counter,
@@ -31,42 +40,57 @@ pub struct DeviceCounters {
 }
 
 impl DeviceCounters {
+    fn new(queues: usize, interface: Interface) -> Self {
+        Self { queues: (0..queues).map(|_| QueueCounters::default()).collect(), interface }
+    }
+
     /// Packets read.
     #[must_use]
     pub fn read(&self) -> u64 {
-        self.read.get()
+        self.sum(|queue| &queue.read)
     }
 
     /// Packets written.
     #[must_use]
     pub fn written(&self) -> u64 {
-        self.written.get()
+        self.sum(|queue| &queue.written)
     }
 
     /// Reads that failed.
     #[must_use]
     pub fn read_errors(&self) -> u64 {
-        self.read_errors.get()
+        self.sum(|queue| &queue.read_errors)
     }
 
     /// Packets that the kernel did not take: malformed in its eyes, no memory, device down.
     #[must_use]
     pub fn write_errors(&self) -> u64 {
-        self.write_errors.get()
+        self.sum(|queue| &queue.write_errors)
+    }
+
+    /// Packets that the kernel dropped because a queue was full; 0 once the device is gone. Asks
+    /// the kernel.
+    #[must_use]
+    pub fn queue_full(&self) -> u64 {
+        self.interface.dropped().unwrap_or_default()
+    }
+
+    fn sum(&self, counter: impl Fn(&QueueCounters) -> &Counter) -> u64 {
+        self.queues.iter().map(|queue| counter(queue).get()).sum()
     }
 }
 
-/// A thread that takes packets from a device, asks the director and sends what it says.
+/// Threads that take packets from a device, ask the director and send what it says.
 #[derive(Debug)]
 pub struct PacketLoop {
     stop: Arc<Stop>,
     counters: Arc<DeviceCounters>,
-    thread: Option<JoinHandle<()>>,
-    /// `None` once it was told.
-    failure: Option<oneshot::Receiver<DeviceError>>,
+    threads: Vec<JoinHandle<()>>,
+    failures: mpsc::Receiver<DeviceError>,
 }
 
-/// How to end the thread: the flag is seen between two packets, the event wakes it when idle.
+/// How to end the threads: the flag is seen between two packets, the event wakes those that are
+/// idle and is never taken back.
 #[derive(Debug)]
 struct Stop {
     is_asked: AtomicBool,
@@ -74,42 +98,55 @@ struct Stop {
 }
 
 impl PacketLoop {
-    /// Starts the thread. It owns `device` from here on.
+    /// Starts the threads. They own `device` from here on.
     ///
     /// # Errors
     /// The operating system has no thread or event left.
     pub fn start(
         device: Device,
-        director: Arc<Director>,
+        director: &Arc<Director>,
         clock: Clock,
     ) -> Result<Self, DeviceError> {
-        let name = device.name().to_owned();
+        let Device { name, queues, has_virtio_header, interface, .. } = device;
         let failed = |step| {
             let name = name.clone();
             move |source: io::Error| DeviceError::Failed { name, step, source }
         };
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|errno| failed("given a way to stop")(errno.into()))?;
-        let stop = Arc::new(Stop { is_asked: AtomicBool::new(false), event });
-        let counters = Arc::new(DeviceCounters::default());
-        let (report, failure) = oneshot::channel();
-        let worker = Worker {
-            device,
-            director,
-            clock,
-            stop: Arc::clone(&stop),
-            counters: Arc::clone(&counters),
+        let (report, failures) = mpsc::channel(queues.len());
+        let mut packets = Self {
+            stop: Arc::new(Stop { is_asked: AtomicBool::new(false), event }),
+            counters: Arc::new(DeviceCounters::new(queues.len(), interface)),
+            threads: Vec::with_capacity(queues.len()),
+            failures,
         };
-        let thread = thread::Builder::new()
-            .name(format!("packets-{name}"))
-            .spawn(move || {
-                if let Err(error) = worker.run() {
-                    // Nobody listens any more when the loop is being stopped anyway.
-                    let _ = report.send(error);
-                }
-            })
-            .map_err(failed("given its thread"))?;
-        Ok(Self { stop, counters, thread: Some(thread), failure: Some(failure) })
+        for (index, queue) in queues.into_iter().enumerate() {
+            let worker = Worker {
+                name: name.clone(),
+                queue,
+                index,
+                has_virtio_header,
+                director: Arc::clone(director),
+                clock,
+                stop: Arc::clone(&packets.stop),
+                counters: Arc::clone(&packets.counters),
+            };
+            let report = report.clone();
+            let thread = thread::Builder::new()
+                .name(format!("packets-{index}-{name}"))
+                .spawn(move || {
+                    // A worker that panicked is not used again.
+                    let result = catch_unwind(AssertUnwindSafe(|| worker.run()));
+                    if let Err(error) = result.unwrap_or(Err(DeviceError::Panicked)) {
+                        // Nobody listens any more when the loop is being stopped anyway.
+                        let _ = report.try_send(error);
+                    }
+                })
+                .map_err(failed("given its threads"))?;
+            packets.threads.push(thread);
+        }
+        Ok(packets)
     }
 
     /// What the device did to packets so far.
@@ -118,27 +155,26 @@ impl PacketLoop {
         &self.counters
     }
 
-    /// Waits until the device fails; for ever while it works. Tells a failure once. May be dropped
-    /// and called again.
+    /// Waits until the device fails; for ever while it works. Tells each thread's failure once. May
+    /// be dropped and called again.
     pub async fn failed(&mut self) -> DeviceError {
-        let Some(failure) = &mut self.failure else {
-            return std::future::pending().await;
-        };
-        let error = failure.await.unwrap_or(DeviceError::Panicked);
-        self.failure = None;
-        error
+        match self.failures.recv().await {
+            Some(error) => error,
+            // Every thread has ended and was told of.
+            None => std::future::pending().await,
+        }
     }
 
-    /// Ends the thread at once and closes the device, which thereby vanishes.
+    /// Ends the threads at once and closes the device, which thereby vanishes.
     pub fn stop(mut self) {
         self.end();
     }
 
     fn end(&mut self) {
         self.stop.is_asked.store(true, Ordering::Relaxed);
-        // Fails only when the counter is full, and then the thread wakes as well.
+        // Fails only when the counter is full, and then the threads wake as well.
         let _ = self.stop.event.write(1);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
@@ -150,8 +186,12 @@ impl Drop for PacketLoop {
     }
 }
 
+/// What one thread works with.
 struct Worker {
-    device: Device,
+    name: String,
+    queue: File,
+    index: usize,
+    has_virtio_header: bool,
     director: Arc<Director>,
     clock: Clock,
     stop: Arc<Stop>,
@@ -160,14 +200,13 @@ struct Worker {
 
 impl Worker {
     fn run(&self) -> Result<(), DeviceError> {
-        // The MTU can be raised under us, so there is room for any packet.
-        let mut buffer = vec![0; PACKET_OCTETS_MAX + Packet::HEADROOM];
+        let counters = &self.counters.queues[self.index];
+        let mut frame = Frame::new(self.has_virtio_header);
         while !self.stop.is_asked.load(Ordering::Relaxed) {
-            let room = buffer.get_mut(..PACKET_OCTETS_MAX).unwrap_or_default();
-            match (&self.device.file).read(room) {
-                Ok(length) => {
-                    self.counters.read.count();
-                    self.process(&mut buffer, length);
+            match (&self.queue).read(frame.room()) {
+                Ok(read) => {
+                    counters.read.count();
+                    self.process(&mut frame, read, counters);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait()?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -175,7 +214,7 @@ impl Worker {
                     return Err(self.gone());
                 }
                 Err(_) => {
-                    self.counters.read_errors.count();
+                    counters.read_errors.count();
                     // Not to spin on an error that stays.
                     self.wait()?;
                 }
@@ -185,47 +224,56 @@ impl Worker {
     }
 
     #[inline]
-    fn process(&self, buffer: &mut [u8], length: usize) {
-        let mut packet = Packet::new(buffer, length);
+    fn process(&self, frame: &mut Frame, read: usize, counters: &QueueCounters) {
+        let mut packet = frame.packet(read);
         // The clock is read for each packet: 25 ns beside two system calls of a microsecond each,
         // and no packet is ever judged by the time of an earlier one.
-        match self.director.process(&mut packet, self.clock.now()) {
-            Verdict::Forward | Verdict::Reply | Verdict::Pass => {
-                // The kernel takes a packet whole or not at all.
-                match (&self.device.file).write_all(packet.octets()) {
-                    Ok(()) => self.counters.written.count(),
-                    Err(_) => self.counters.write_errors.count(),
-                }
-            }
+        let verdict = self.director.process(&mut packet, self.clock.now());
+        let length = packet.octets().len();
+        match verdict {
+            Verdict::Forward | Verdict::Pass => self.write(frame.written(length), counters),
+            Verdict::Reply => self.write(frame.written_as_complete(length), counters),
             Verdict::Hold | Verdict::Drop(_) => {}
+        }
+        while let Some(length) = self.director.next_released(frame.packet_room()) {
+            self.write(frame.written_as_complete(length), counters);
+        }
+    }
+
+    /// The kernel takes a packet whole or not at all.
+    #[inline]
+    fn write(&self, octets: &[u8], counters: &QueueCounters) {
+        match (&self.queue).write_all(octets) {
+            Ok(()) => counters.written.count(),
+            Err(_) => counters.write_errors.count(),
         }
     }
 
     /// Sleeps until there is a packet or the end.
     fn wait(&self) -> Result<(), DeviceError> {
         let mut fds = [
-            PollFd::new(self.device.file.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.queue.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.stop.event.as_fd(), PollFlags::POLLIN),
         ];
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => {
                 return Err(DeviceError::Failed {
-                    name: self.device.name().to_owned(),
+                    name: self.name.clone(),
                     step: "waited for",
                     source: errno.into(),
                 });
             }
         }
         // A deleted TUN device reports nothing but this.
-        let [device, _] = fds;
-        if device.revents().is_some_and(|events| events.contains(PollFlags::POLLERR)) {
+        let [queue, _] = fds;
+        if queue.revents().is_some_and(|events| events.contains(PollFlags::POLLERR)) {
             return Err(self.gone());
         }
         Ok(())
     }
 
     fn gone(&self) -> DeviceError {
-        DeviceError::Gone { name: self.device.name().to_owned() }
+        DeviceError::Gone { name: self.name.clone() }
     }
 }

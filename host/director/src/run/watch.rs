@@ -38,6 +38,7 @@ pub(super) async fn watch(state: Arc<State>) {
 struct Sums {
     limits: [u64; LIMITS.len()],
     write_errors: u64,
+    queue_full: u64,
     services: Vec<ServiceSums>,
 }
 
@@ -54,6 +55,7 @@ impl Sums {
         Self {
             limits: LIMITS.map(|(reason, _)| verdicts.dropped(reason)),
             write_errors: state.device_counters.write_errors(),
+            queue_full: state.device_counters.queue_full(),
             services: state.seats.iter().map(ServiceSums::of).collect(),
         }
     }
@@ -69,6 +71,11 @@ impl Sums {
         if refused > 0 {
             let device = &state.device_name;
             tracing::warn!(device, refused, "the kernel did not take packets");
+        }
+        let dropped = self.queue_full.saturating_sub(last.queue_full);
+        if dropped > 0 {
+            let device = &state.device_name;
+            tracing::warn!(device, dropped, "packets came faster than they could be read");
         }
         for (seat, (now, last)) in state.seats.iter().zip(self.services.iter().zip(&last.services))
         {
