@@ -5,9 +5,12 @@
 //! client ──────────────────► wvs0 ── director ──► real server ──────────────────► wvs0 ── director ──► client
 //! ```
 //!
+//! Fragments and ICMP errors, the host's own among them, come to the director as well: docs/OPERATIONS.md
+//! lists every step with its reason.
+//!
 //! Everything is set at the start, step by step, and taken back in the reverse order.
 //! Routes and rules carry the protocol number [`PROTOCOL`], and the rule `iif DEVICE lookup N + 1`
-//! says whose the tables N and N + 1 are: when the device is gone, so is its director, and the next
+//! says whose the tables N to N + 3 are: when the device is gone, so is its director, and the next
 //! start of any director in the network namespace removes what it left. Settings are put back
 //! from a [`Ledger`].
 

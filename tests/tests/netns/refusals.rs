@@ -146,6 +146,7 @@ fn read_only_settings_that_are_right_already_are_left_alone() {
             ("net/ipv4/conf/all/send_redirects", "0"),
             ("net/ipv4/conf/default/rp_filter", "0"),
             ("net/ipv4/conf/default/send_redirects", "0"),
+            ("net/ipv4/conf/default/accept_local", "1"),
         ] {
             wvs::sysctl::write(name, value).expect("a setting");
         }

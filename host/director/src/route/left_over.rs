@@ -5,7 +5,7 @@ use rtnetlink::packet_route::route::{RouteAttribute, RouteProtocol};
 use rtnetlink::packet_route::rule::{RuleAttribute, RuleMessage};
 
 use super::netlink::{Netlink, table_of_rule};
-use super::plan::{GUARD_PRIORITY, REPLY_PRIORITY, Tables};
+use super::plan::{GUARD_PRIORITY, PRIORITIES, Tables};
 use super::{PROTOCOL, RouteError, TableNumbers};
 
 /// Removes the rules and routes of directors whose devices are gone, and those of `device`, which
@@ -25,7 +25,8 @@ pub(super) async fn remove(netlink: &Netlink, device: &str) -> Result<usize, Rou
         .collect();
     let mut dead = TableNumbers::new();
     let mut count = 0;
-    for rule in ours {
+    // The last first: others rely on those behind them.
+    for rule in ours.into_iter().rev() {
         let table = table_of_rule(&rule);
         if !alive.contains(&table) {
             dead.insert(table);
@@ -51,7 +52,7 @@ pub(super) async fn remove(netlink: &Netlink, device: &str) -> Result<usize, Rou
 pub(super) fn is_ours(rule: &RuleMessage) -> bool {
     let has = |attribute| rule.attributes.contains(&attribute);
     has(RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)))
-        && [GUARD_PRIORITY, REPLY_PRIORITY].map(RuleAttribute::Priority).into_iter().any(has)
+        && PRIORITIES.map(RuleAttribute::Priority).into_iter().any(has)
         && (Tables::FIRST..=Tables::LAST).contains(&table_of_rule(rule))
 }
 

@@ -2,24 +2,51 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use wvs_core::service::Protocol;
 
-use super::step::{Destination, Route, Rule, Setting, Step};
+use super::step::{Destination, Route, Rule, Setting, Step, Via};
 use super::{RouteNeeds, TableNumbers};
 use crate::sysctl;
 
-/// Before the rules for replies: what the director sent must not come back to it.
+/// Before all others: what the director sent must not come back to it.
 pub(super) const GUARD_PRIORITY: u32 = 900;
 
-/// Before the `main` table, at 32766.
-pub(super) const REPLY_PRIORITY: u32 = 1000;
+/// Replies of real servers. Before the `main` table, at 32766, as all that follow.
+const REPLY_PRIORITY: u32 = 1000;
+
+/// Packets from the real servers' links that have ports, and are no replies, skip the next rules.
+const WHOLE_PRIORITY: u32 = 1001;
+
+/// What is left of the protocols of real servers: fragments, which may be those of replies.
+const FRAGMENT_PRIORITY: u32 = 1002;
+
+/// ICMP errors of the host itself. Where those go on that skip rules.
+const ERROR_PRIORITY: u32 = 1003;
+
+/// Connections of the host itself to VIPs.
+const REFUSAL_PRIORITY: u32 = 1004;
+
+/// The priorities of all our rules.
+pub(super) const PRIORITIES: [u32; 6] = [
+    GUARD_PRIORITY,
+    REPLY_PRIORITY,
+    WHOLE_PRIORITY,
+    FRAGMENT_PRIORITY,
+    ERROR_PRIORITY,
+    REFUSAL_PRIORITY,
+];
+
+/// All ports that a rule can match: the kernel takes no others.
+const ANY_PORT: RangeInclusive<u16> = 1..=0xfffe;
 
 /// The metric of the default route that remains when the device is gone: worse than that of the one
 /// by the device, which is 0, or 1024 with IPv6.
 const LAST_METRIC: u32 = 9999;
 
-/// Two routing tables of one director: N leads replies to it, N + 1 guards against loops.
+/// The routing tables of one director: N leads replies to it, N + 1 guards against loops, N + 2
+/// leads the host's own ICMP errors to it, N + 3 refuses the host's own connections to VIPs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tables {
     reply: u32,
@@ -28,21 +55,22 @@ pub(super) struct Tables {
 impl Tables {
     /// The first reply table tried. Up here people seldom have their own.
     pub(super) const FIRST: u32 = 11_900;
-    /// The last guard table tried: for 50 directors on one host.
+    /// The last table: for 25 directors on one host.
     pub(super) const LAST: u32 = 11_999;
 
-    /// Every pair, in the order of trying.
+    /// Every group, in the order of trying.
     pub(super) fn all() -> impl Iterator<Item = Self> {
-        (Self::FIRST..Self::LAST).step_by(2).map(|reply| Self { reply })
+        (Self::FIRST..Self::LAST).step_by(4).map(|reply| Self { reply })
     }
 
-    /// The pair that `guard` is the guard table of.
+    /// Those that `guard` is the guard table of.
     pub(super) fn with_guard(guard: u32) -> Option<Self> {
         guard.checked_sub(1).map(|reply| Self { reply })
     }
 
-    pub(super) fn numbers(self) -> [u32; 2] {
-        [self.reply, self.reply + 1]
+    /// Reply, guard, errors, refusals.
+    pub(super) fn numbers(self) -> [u32; 4] {
+        [0, 1, 2, 3].map(|place| self.reply + place)
     }
 
     pub(super) fn are_none_of(self, in_use: &TableNumbers) -> bool {
@@ -62,6 +90,8 @@ pub(super) struct Surroundings {
     /// `accept_ra` of interfaces that learn routes from advertisements as long as they do not
     /// forward.
     pub(super) accept_ra: Vec<String>,
+    /// `rp_filter` of interfaces that take only what comes from where it would be sent to.
+    pub(super) strict_rp_filter: Vec<String>,
 }
 
 impl Surroundings {
@@ -77,90 +107,119 @@ impl Surroundings {
         let accept_ra = if forwards_ipv6 {
             Vec::new()
         } else {
-            let own = format!("net/ipv6/conf/{}/accept_ra", needs.device);
-            sysctl::names_below("net/ipv6/conf", "accept_ra")
-                .unwrap_or_default()
-                .into_iter()
-                .filter(|name| *name != own && !name.starts_with("net/ipv6/conf/lo/"))
-                .filter(|name| !name.starts_with("net/ipv6/conf/all/"))
-                .filter(|name| sysctl::read(name).is_ok_and(|value| value == "1"))
-                .collect()
+            of_interfaces_at_1("net/ipv6/conf", "accept_ra", &needs.device)
         };
-        Self { servers, along_ipv4_forwarding, along_ipv6_forwarding, accept_ra }
+        let strict_rp_filter = of_interfaces_at_1("net/ipv4/conf", "rp_filter", &needs.device);
+        Self { servers, along_ipv4_forwarding, along_ipv6_forwarding, accept_ra, strict_rp_filter }
     }
+}
+
+/// The settings `folder/*/leaf` of interfaces other than `device` and loopback whose value is 1.
+fn of_interfaces_at_1(folder: &str, leaf: &str, device: &str) -> Vec<String> {
+    let others = [device, "lo", "all"].map(|interface| format!("{folder}/{interface}/{leaf}"));
+    sysctl::names_below(folder, leaf)
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|name| !others.contains(name))
+        .filter(|name| sysctl::read(name).is_ok_and(|value| value == "1"))
+        .collect()
 }
 
 /// The steps, in the order in which to take them: packets come in only when all else stands.
 pub(super) fn steps(needs: &RouteNeeds, around: &Surroundings, tables: Tables) -> Vec<Step> {
-    let mut steps = Vec::new();
-    let [reply_table, guard_table] = tables.numbers();
-    let device = &needs.device;
+    let [reply_table, guard_table, error_table, refusal_table] = tables.numbers();
     let families: Vec<bool> =
         [false, true].into_iter().filter(|is_ipv6| needs.has_family(*is_ipv6)).collect();
     let vips: BTreeSet<IpAddr> = needs.vips.iter().copied().collect();
+    let to_device = Via::Device(needs.device.clone());
+    let everything = |is_ipv6, table, via: &Via, metric| Route {
+        destination: Destination::Everywhere,
+        is_ipv6,
+        table: Some(table),
+        via: via.clone(),
+        metric,
+    };
+    let to_vip = |vip: &IpAddr, table, via: &Via| Route {
+        destination: Destination::Vip(*vip),
+        is_ipv6: vip.is_ipv6(),
+        table,
+        via: via.clone(),
+        metric: None,
+    };
 
+    let mut steps = Vec::new();
     for &is_ipv6 in &families {
-        steps.push(Step::Route(Route {
-            destination: Destination::Everywhere,
-            is_ipv6,
-            table: Some(reply_table),
-            device: Some(device.clone()),
-            metric: None,
-        }));
-        // When the director is killed, its device and the route above go. Replies must not fall
-        // through to the main table then, and leave with a real server's address.
-        steps.push(Step::Route(Route {
-            destination: Destination::Everywhere,
-            is_ipv6,
-            table: Some(reply_table),
-            device: None,
-            metric: Some(LAST_METRIC),
-        }));
-        steps.push(Step::Rule(Rule {
-            priority: GUARD_PRIORITY,
-            is_ipv6,
-            source: None,
-            input: device.clone(),
-            protocol: None,
-            source_port: None,
-            table: guard_table,
-        }));
+        steps.extend(
+            [
+                everything(is_ipv6, reply_table, &to_device, None),
+                // When the director is killed, its device and the route above go. Replies must not
+                // fall through to the main table then, and leave with a real server's address.
+                everything(is_ipv6, reply_table, &Via::BlackHole, Some(LAST_METRIC)),
+                // Errors must: most are not about the director's packets.
+                everything(is_ipv6, error_table, &to_device, None),
+            ]
+            .map(Step::Route),
+        );
+        steps.push(Step::Rule(rule(GUARD_PRIORITY, is_ipv6, &needs.device, guard_table)));
     }
-    for &vip in &vips {
-        steps.push(Step::Route(Route {
-            destination: Destination::Vip(vip),
-            is_ipv6: vip.is_ipv6(),
-            table: Some(guard_table),
-            device: None,
-            metric: None,
-        }));
+    for vip in &vips {
+        steps.push(Step::Route(to_vip(vip, Some(guard_table), &Via::BlackHole)));
+        steps.push(Step::Route(to_vip(vip, Some(refusal_table), &Via::Prohibit)));
     }
-    for rule in reply_rules(&around.servers, reply_table) {
-        steps.push(Step::Rule(rule));
+    for &is_ipv6 in &families {
+        steps.push(Step::Rule(error_rule(is_ipv6, error_table)));
+        steps.push(Step::Rule(rule(REFUSAL_PRIORITY, is_ipv6, LOCAL, refusal_table)));
     }
-    steps.extend(settings(device, around, &families).into_iter().map(Step::Setting));
-    for &vip in &vips {
-        steps.push(Step::Route(Route {
-            destination: Destination::Vip(vip),
-            is_ipv6: vip.is_ipv6(),
-            table: None,
-            device: Some(device.clone()),
-            metric: None,
-        }));
-    }
+    steps.extend(reply_rules(&around.servers, reply_table).into_iter().map(Step::Rule));
+    steps.extend(settings(&needs.device, around, &families).into_iter().map(Step::Setting));
+    steps.extend(vips.iter().map(|vip| Step::Route(to_vip(vip, None, &to_device))));
     steps
 }
 
-/// One rule for the replies of each server, and one for the ICMP of each link that has servers:
-/// errors about translated packets come from any router behind it, and echo replies have no port.
+/// The input of packets that the host itself sends.
+const LOCAL: &str = "lo";
+
+/// The rule for errors about what the director sent, say that a real server is unreachable: they
+/// quote the translated packet, so they have to be translated. Ports stand for an ICMP message's
+/// type and code: the kernel keeps them in the same place when it looks for a route.
+fn error_rule(is_ipv6: bool, table: u32) -> Rule {
+    let types = if is_ipv6 {
+        // Destination unreachable, any code, to packet too big (RFC 4443 section 3).
+        0x0100..=0x0200
+    } else {
+        // Destination unreachable, "fragmentation needed" among its codes (RFC 792, RFC 1812).
+        0x0300..=0x030f
+    };
+    Rule {
+        protocol: Some(icmp(is_ipv6)),
+        destination_ports: Some(types),
+        ..rule(ERROR_PRIORITY, is_ipv6, LOCAL, table)
+    }
+}
+
+/// The rules that lead replies to the director. One for each server; for each link that has servers
+/// one for ICMP, since errors about translated packets come from any router behind it and echo
+/// replies have no port; and for each link two that find the fragments, which have no port either.
 fn reply_rules(servers: &[(Protocol, SocketAddr, String)], table: u32) -> Vec<Rule> {
     let mut rules: Vec<Rule> = rules_for_servers(servers, table).map(|(_, rule)| rule).collect();
     for (_, server, link) in servers {
-        let name = if server.is_ipv6() { "ipv6-icmp" } else { "icmp" };
+        let is_ipv6 = server.is_ipv6();
         rules.push(Rule {
-            protocol: Some((Protocol::Icmp.number(server.is_ipv6()), name)),
-            ..rule_for_link(server, link, table)
+            protocol: Some(icmp(is_ipv6)),
+            ..rule(REPLY_PRIORITY, is_ipv6, link, table)
         });
+    }
+    for (protocol, server, link) in servers.iter().filter(|server| has_ports(server.0)) {
+        let of_link = |priority| Rule {
+            protocol: Some((protocol.number(server.is_ipv6()), protocol.name())),
+            ..rule(priority, server.is_ipv6(), link, table)
+        };
+        rules.push(Rule {
+            source_ports: Some(ANY_PORT),
+            goto: Some(ERROR_PRIORITY),
+            ..of_link(WHOLE_PRIORITY)
+        });
+        rules.push(of_link(FRAGMENT_PRIORITY));
     }
     // Services share servers, and servers share links.
     let mut seen = HashSet::with_capacity(rules.len());
@@ -173,28 +232,39 @@ pub(super) fn rules_for_servers(
     servers: &[(Protocol, SocketAddr, String)],
     table: u32,
 ) -> impl Iterator<Item = (SocketAddr, Rule)> {
-    servers.iter().filter(|(protocol, ..)| *protocol != Protocol::Icmp).map(
+    servers.iter().filter(|(protocol, ..)| has_ports(*protocol)).map(
         move |(protocol, server, link)| {
             let rule = Rule {
                 source: Some(server.ip()),
                 protocol: Some((protocol.number(server.is_ipv6()), protocol.name())),
-                source_port: Some(server.port()),
-                ..rule_for_link(server, link, table)
+                source_ports: Some(server.port()..=server.port()),
+                ..rule(REPLY_PRIORITY, server.is_ipv6(), link, table)
             };
             (*server, rule)
         },
     )
 }
 
-fn rule_for_link(server: &SocketAddr, link: &str, table: u32) -> Rule {
+fn has_ports(protocol: Protocol) -> bool {
+    protocol != Protocol::Icmp
+}
+
+fn icmp(is_ipv6: bool) -> (u8, &'static str) {
+    (Protocol::Icmp.number(is_ipv6), if is_ipv6 { "ipv6-icmp" } else { "icmp" })
+}
+
+/// A rule for all that comes in by `input`.
+fn rule(priority: u32, is_ipv6: bool, input: &str, table: u32) -> Rule {
     Rule {
-        priority: REPLY_PRIORITY,
-        is_ipv6: server.is_ipv6(),
+        priority,
+        is_ipv6,
         source: None,
-        input: link.to_owned(),
+        input: input.to_owned(),
         protocol: None,
-        source_port: None,
+        source_ports: None,
+        destination_ports: None,
         table,
+        goto: None,
     }
 }
 
@@ -205,9 +275,9 @@ fn settings(device: &str, around: &Surroundings, families: &[bool]) -> Vec<Setti
         along: Vec::new(),
         is_of_device: false,
     };
-    let of_device = |family: &str, leaf: &str| Setting {
+    let of_device = |family: &str, leaf: &str, value: &str| Setting {
         is_of_device: true,
-        ..setting(&format!("net/{family}/conf/{device}/{leaf}"), "0")
+        ..setting(&format!("net/{family}/conf/{device}/{leaf}"), value)
     };
     // With a socket of the host's own in some state on a VIP's port, early demultiplexing would
     // bind forwarded packets to it, and forwarding would drop them. Serves both families.
@@ -216,18 +286,23 @@ fn settings(device: &str, around: &Surroundings, families: &[bool]) -> Vec<Setti
         // Sources of what the director writes are clients and VIPs, whose way back is elsewhere.
         // The greater of the two values counts.
         settings.push(setting("net/ipv4/conf/all/rp_filter", "0"));
-        settings.push(of_device("ipv4", "rp_filter"));
+        settings.push(of_device("ipv4", "rp_filter", "0"));
+        // The strict check would look for the way back of a ping to a server, and find the rule for
+        // the server's own ICMP; the loose one asks only whether there is some way back.
+        settings.extend(around.strict_rp_filter.iter().map(|name| setting(name, "2")));
+        // The host's own ICMP errors come by the director and have addresses of the host.
+        settings.push(of_device("ipv4", "accept_local", "1"));
         // Either value switches them on.
         settings.push(setting("net/ipv4/conf/all/send_redirects", "0"));
-        settings.push(of_device("ipv4", "send_redirects"));
+        settings.push(of_device("ipv4", "send_redirects", "0"));
         settings.push(Setting {
             along: around.along_ipv4_forwarding.clone(),
             ..setting("net/ipv4/ip_forward", "1")
         });
     }
     if families.contains(&true) {
-        settings.push(of_device("ipv6", "disable_ipv6"));
-        settings.push(of_device("ipv6", "accept_ra"));
+        settings.push(of_device("ipv6", "disable_ipv6", "0"));
+        settings.push(of_device("ipv6", "accept_ra", "0"));
         // Else the host would drop its own default routes the moment it forwards.
         settings.extend(around.accept_ra.iter().map(|name| setting(name, "2")));
         settings.push(Setting {
@@ -268,25 +343,38 @@ mod tests {
 
     #[test]
     fn ipv4_service_is_routed_by_these_commands() {
-        let around = around(&[
+        let mut around = around(&[
             (Protocol::Tcp, "10.20.1.2:8080", "eth1"),
             (Protocol::Tcp, "10.20.2.2:8080", "eth2"),
             (Protocol::Udp, "10.20.2.2:53", "eth2"),
             (Protocol::Tcp, "10.20.2.2:8080", "eth2"),
         ]);
+        around.strict_rp_filter.push("net/ipv4/conf/eth0/rp_filter".to_owned());
         let expected = "\
 ip route add default dev wvs0 table 11900 proto 119
 ip route add blackhole default table 11900 metric 9999 proto 119
+ip route add default dev wvs0 table 11902 proto 119
 ip rule add pref 900 iif wvs0 lookup 11901 protocol 119
 ip route add blackhole 10.30.0.1/32 table 11901 proto 119
+ip route add prohibit 10.30.0.1/32 table 11903 proto 119
+ip rule add pref 1003 iif lo ipproto icmp dport 768-783 lookup 11902 protocol 119
+ip rule add pref 1004 iif lo lookup 11903 protocol 119
 ip rule add pref 1000 from 10.20.1.2 iif eth1 ipproto tcp sport 8080 lookup 11900 protocol 119
 ip rule add pref 1000 from 10.20.2.2 iif eth2 ipproto tcp sport 8080 lookup 11900 protocol 119
 ip rule add pref 1000 from 10.20.2.2 iif eth2 ipproto udp sport 53 lookup 11900 protocol 119
 ip rule add pref 1000 iif eth1 ipproto icmp lookup 11900 protocol 119
 ip rule add pref 1000 iif eth2 ipproto icmp lookup 11900 protocol 119
+ip rule add pref 1001 iif eth1 ipproto tcp sport 1-65534 lookup 11900 goto 1003 protocol 119
+ip rule add pref 1002 iif eth1 ipproto tcp lookup 11900 protocol 119
+ip rule add pref 1001 iif eth2 ipproto tcp sport 1-65534 lookup 11900 goto 1003 protocol 119
+ip rule add pref 1002 iif eth2 ipproto tcp lookup 11900 protocol 119
+ip rule add pref 1001 iif eth2 ipproto udp sport 1-65534 lookup 11900 goto 1003 protocol 119
+ip rule add pref 1002 iif eth2 ipproto udp lookup 11900 protocol 119
 sysctl -w net.ipv4.ip_early_demux=0
 sysctl -w net.ipv4.conf.all.rp_filter=0
 sysctl -w net.ipv4.conf.wvs0.rp_filter=0
+sysctl -w net.ipv4.conf.eth0.rp_filter=2
+sysctl -w net.ipv4.conf.wvs0.accept_local=1
 sysctl -w net.ipv4.conf.all.send_redirects=0
 sysctl -w net.ipv4.conf.wvs0.send_redirects=0
 sysctl -w net.ipv4.ip_forward=1
@@ -312,8 +400,12 @@ ip route add 10.30.0.1/32 dev wvs0 proto 119";
         let expected = "\
 ip -6 route add default dev wvs0 table 11900 proto 119
 ip -6 route add blackhole default table 11900 metric 9999 proto 119
+ip -6 route add default dev wvs0 table 11902 proto 119
 ip -6 rule add pref 900 iif wvs0 lookup 11901 protocol 119
 ip -6 route add blackhole fd00:30::1/128 table 11901 proto 119
+ip -6 route add prohibit fd00:30::1/128 table 11903 proto 119
+ip -6 rule add pref 1003 iif lo ipproto ipv6-icmp dport 256-512 lookup 11902 protocol 119
+ip -6 rule add pref 1004 iif lo lookup 11903 protocol 119
 ip -6 rule add pref 1000 iif eth1 ipproto ipv6-icmp lookup 11900 protocol 119
 sysctl -w net.ipv4.ip_early_demux=0
 sysctl -w net.ipv6.conf.wvs0.disable_ipv6=0
@@ -328,6 +420,6 @@ ip -6 route add fd00:30::1/128 dev wvs0 proto 119";
     fn tables_in_use_by_somebody_are_passed_over() {
         let in_use = TableNumbers::from([254, 11_900, 11_903]);
         let tables = Tables::all().find(|tables| tables.are_none_of(&in_use)).unwrap();
-        assert_eq!(tables.numbers(), [11_904, 11_905]);
+        assert_eq!(tables.numbers(), [11_904, 11_905, 11_906, 11_907]);
     }
 }

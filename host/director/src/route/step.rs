@@ -1,6 +1,7 @@
 //! One thing to be set: shown as the command that a person would give, sent as a message.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::{fmt, io};
 
 use rtnetlink::packet_route::route::{
@@ -54,8 +55,7 @@ pub(super) struct Route {
     pub(super) is_ipv6: bool,
     /// `None` for the main table.
     pub(super) table: Option<u32>,
-    /// `None` for a black hole.
-    pub(super) device: Option<String>,
+    pub(super) via: Via,
     /// The greater, the later is the route taken; `None` for what the kernel gives it.
     pub(super) metric: Option<u32>,
 }
@@ -67,6 +67,17 @@ pub(super) enum Destination {
     Vip(IpAddr),
 }
 
+/// What becomes of packets that take a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Via {
+    /// They go to the device of this name.
+    Device(String),
+    /// They vanish.
+    BlackHole,
+    /// They are refused.
+    Prohibit,
+}
+
 /// A policy rule: which packets look up which table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Rule {
@@ -75,8 +86,12 @@ pub(super) struct Rule {
     pub(super) source: Option<IpAddr>,
     pub(super) input: String,
     pub(super) protocol: Option<(u8, &'static str)>,
-    pub(super) source_port: Option<u16>,
+    pub(super) source_ports: Option<RangeInclusive<u16>>,
+    pub(super) destination_ports: Option<RangeInclusive<u16>>,
     pub(super) table: u32,
+    /// Where packets go on among the rules, instead of looking up `table`, which then only says
+    /// whose rule it is.
+    pub(super) goto: Option<u32>,
 }
 
 impl Step {
@@ -136,13 +151,17 @@ fn full_length(is_ipv6: bool) -> u8 {
 
 impl Route {
     fn command(&self, verb: &str) -> String {
-        let kind = if self.device.is_none() { "blackhole " } else { "" };
+        let kind = match self.via {
+            Via::Device(_) => "",
+            Via::BlackHole => "blackhole ",
+            Via::Prohibit => "prohibit ",
+        };
         let destination = match self.destination {
             Destination::Everywhere => "default".to_owned(),
             Destination::Vip(vip) => format!("{vip}/{}", full_length(self.is_ipv6)),
         };
         let mut command = format!("{} route {verb} {kind}{destination}", ip(self.is_ipv6));
-        if let Some(device) = &self.device {
+        if let Via::Device(device) = &self.via {
             command += &format!(" dev {device}");
         }
         if let Some(table) = self.table {
@@ -160,20 +179,22 @@ impl Route {
         header.address_family = family(self.is_ipv6);
         header.table = header_table(self.table);
         header.protocol = RouteProtocol::Other(PROTOCOL);
-        header.kind = RouteType::Unicast;
+        header.kind = match self.via {
+            Via::Device(_) => RouteType::Unicast,
+            Via::BlackHole => RouteType::BlackHole,
+            Via::Prohibit => RouteType::Prohibit,
+        };
         let attributes = &mut message.attributes;
         if let Destination::Vip(vip) = self.destination {
             header.destination_prefix_length = full_length(self.is_ipv6);
             attributes.push(RouteAttribute::Destination(vip.into()));
         }
-        if self.device.is_some() {
+        if let Via::Device(_) = self.via {
             // IPv4 takes a route without a gateway only as one to neighbours.
             if !self.is_ipv6 {
                 header.scope = RouteScope::Link;
             }
             attributes.push(RouteAttribute::Oif(device_index));
-        } else {
-            header.kind = RouteType::BlackHole;
         }
         if let Some(table) = self.table {
             attributes.push(RouteAttribute::Table(table));
@@ -198,10 +219,18 @@ impl Rule {
         if let Some((_, name)) = self.protocol {
             command += &format!(" ipproto {name}");
         }
-        if let Some(port) = self.source_port {
-            command += &format!(" sport {port}");
+        for (name, ports) in [("sport", &self.source_ports), ("dport", &self.destination_ports)] {
+            match ports.as_ref().map(|ports| (ports.start(), ports.end())) {
+                Some((first, last)) if first == last => command += &format!(" {name} {first}"),
+                Some((first, last)) => command += &format!(" {name} {first}-{last}"),
+                None => {}
+            }
         }
-        command + &format!(" lookup {} protocol {PROTOCOL}", self.table)
+        command += &format!(" lookup {}", self.table);
+        if let Some(priority) = self.goto {
+            command += &format!(" goto {priority}");
+        }
+        command + &format!(" protocol {PROTOCOL}")
     }
 
     /// Whether `other` selects the same packets.
@@ -213,7 +242,8 @@ impl Rule {
     pub(super) fn message(&self) -> RuleMessage {
         let mut message = RuleMessage::default();
         message.header.family = family(self.is_ipv6);
-        message.header.action = RuleAction::ToTable;
+        message.header.action =
+            if self.goto.is_some() { RuleAction::Goto } else { RuleAction::ToTable };
         if self.source.is_some() {
             message.header.src_len = full_length(self.is_ipv6);
         }
@@ -223,6 +253,7 @@ impl Rule {
             RuleAttribute::Table(self.table),
             RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)),
         ]);
+        message.attributes.extend(self.goto.map(RuleAttribute::Goto));
         message
     }
 
@@ -232,10 +263,15 @@ impl Rule {
         if let Some((number, _)) = self.protocol {
             attributes.push(RuleAttribute::IpProtocol(IpProtocol::from(i32::from(number))));
         }
-        if let Some(port) = self.source_port {
-            let range = RulePortRange { start: port, end: port };
-            attributes.push(RuleAttribute::SourcePortRange(range));
-        }
+        let range = |ports: &RangeInclusive<u16>| RulePortRange {
+            start: *ports.start(),
+            end: *ports.end(),
+        };
+        attributes
+            .extend(self.source_ports.as_ref().map(range).map(RuleAttribute::SourcePortRange));
+        attributes.extend(
+            self.destination_ports.as_ref().map(range).map(RuleAttribute::DestinationPortRange),
+        );
         attributes
     }
 }
