@@ -14,6 +14,7 @@
 //! start of any director in the network namespace removes what it left. Settings are put back
 //! from a [`Ledger`].
 
+mod follow;
 mod left_over;
 mod netlink;
 mod plan;
@@ -29,6 +30,7 @@ use wvs_core::service::Protocol;
 
 use crate::device;
 use crate::sysctl::{Ledger, LedgerError, LedgerLock, STATE_FOLDER};
+pub use follow::{Follower, follow};
 use netlink::{Netlink, Way};
 use plan::{Surroundings, Tables};
 use step::Step;
@@ -256,11 +258,14 @@ pub async fn print(needs: &RouteNeeds) -> Result<String, RouteError> {
 /// # Errors
 /// As [`set_up`], as far as it concerns the real servers.
 pub async fn mtu(needs: &RouteNeeds) -> Result<u16, RouteError> {
-    let netlink = Netlink::connect()?;
+    smallest_mtu(&Netlink::connect()?, needs).await
+}
+
+async fn smallest_mtu(netlink: &Netlink, needs: &RouteNeeds) -> Result<u16, RouteError> {
     let mut smallest = u32::from(u16::MAX);
     let mut is_known = false;
     for (_, server) in &needs.servers {
-        let way = way_to(&netlink, *server).await?;
+        let way = way_to(netlink, *server).await?;
         if let Some(mtu) = netlink.mtu(&way).await? {
             smallest = smallest.min(mtu);
             is_known = true;

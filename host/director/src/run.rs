@@ -8,6 +8,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
@@ -21,7 +22,7 @@ use crate::control::snapshot::{DeviceSnapshot, ServicesSnapshot, StatsSnapshot};
 use crate::control::{Answers, ClaimError, ControlServer, ControlSocket};
 use crate::deployment::{Deployment, Misfit, Seat};
 use crate::device::{Device, DeviceCounters, DeviceError, DeviceNeeds, Offload, PacketLoop};
-use crate::route::{self, RouteError, RouteNeeds, Routing};
+use crate::route::{self, Follower, RouteError, RouteNeeds, Routing};
 
 /// The version in listings and answers.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -96,6 +97,7 @@ pub struct Running {
     host: Host,
     packets: PacketLoop,
     routing: Option<Routing>,
+    follower: Follower,
     routing_commands: Option<String>,
     control: ControlServer,
     timers: [Timer; 2],
@@ -108,7 +110,7 @@ struct State {
     seats: Vec<Seat>,
     clock: Clock,
     device_name: String,
-    device_mtu: u16,
+    device_mtu: Arc<AtomicU16>,
     device_queues: usize,
     device_offload: Offload,
     device_counters: Arc<DeviceCounters>,
@@ -158,9 +160,16 @@ impl Running {
             RoutingMode::Print => (None, Some(route::print(&needs).await?)),
             RoutingMode::Off => (None, None),
         };
-        let started = Self::start_parts(&director, seats, device, socket);
+        let device_mtu = Arc::new(AtomicU16::new(mtu));
+        let is_mtu_auto = config.device.mtu.is_none();
+        let following =
+            route::follow(needs, is_mtu_auto, Arc::clone(&device_mtu), routing.as_ref()).await;
+        let started = following.map_err(StartError::Route).and_then(|follower| {
+            let parts = Self::start_parts(&director, seats, device, device_mtu, socket)?;
+            Ok((follower, parts))
+        });
         match started {
-            Ok((state, packets, control)) => Ok(Self {
+            Ok((follower, (state, packets, control))) => Ok(Self {
                 timers: [
                     Timer(tokio::spawn(sweep(Arc::clone(&director), state.clock))),
                     Timer(tokio::spawn(watch::watch(Arc::clone(&state)))),
@@ -169,6 +178,7 @@ impl Running {
                 host,
                 packets,
                 routing,
+                follower,
                 routing_commands,
                 control,
             }),
@@ -187,10 +197,11 @@ impl Running {
         director: &Arc<Director>,
         seats: Vec<Seat>,
         device: Device,
+        device_mtu: Arc<AtomicU16>,
         socket: ControlSocket,
     ) -> Result<(Arc<State>, PacketLoop, ControlServer), StartError> {
         let clock = Clock::start();
-        let (device_name, device_mtu) = (device.name().to_owned(), device.mtu());
+        let device_name = device.name().to_owned();
         let (device_queues, device_offload) = (device.queues(), device.offload());
         let packets = PacketLoop::start(device, director, clock)?;
         let state = Arc::new(State {
@@ -285,9 +296,10 @@ impl Running {
     /// # Errors
     /// Some route, rule or setting could not be taken back. Everything else was.
     pub async fn stop(self) -> Result<(), RouteError> {
-        let Self { packets, routing, control, timers, .. } = self;
+        let Self { packets, routing, follower, control, timers, .. } = self;
         drop(control);
         drop(timers);
+        follower.stop().await;
         let taken_back = match routing {
             Some(routing) => routing.take_back().await,
             None => Ok(()),
@@ -315,7 +327,7 @@ impl Answers for State {
             packets: self.director.as_ref().into(),
             device: DeviceSnapshot {
                 name: self.device_name.clone(),
-                mtu: self.device_mtu,
+                mtu: self.device_mtu.load(Ordering::Relaxed),
                 queues: self.device_queues,
                 offload: self.device_offload.name().to_owned(),
                 read: counters.read(),

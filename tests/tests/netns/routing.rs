@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 
-use crate::director::DirectorProcess;
+use wvs::lab;
+
+use crate::director::{DirectorProcess, stats};
 use crate::host_state::{assert_same, assert_unchanged, files, host_state, state_files};
 use crate::server::web_servers;
-use crate::stage::{PORT, SERVER_PORT, Stage, run_well};
+use crate::stage::{PORT, SERVER_PORT, Stage, run_well, wait_until};
 
 /// A second port of the real servers.
 const OTHER_PORT: u16 = 8081;
@@ -20,6 +22,11 @@ trials! {
     once second_director_of_the_same_server_is_refused,
     once deleted_device_ends_the_director_and_its_routes,
     once host_learns_routes_from_advertisements_as_before,
+    once strict_source_checks_of_interfaces_are_loose_meanwhile,
+    once mtu_follows_the_links_and_routes_in_use,
+    once set_mtu_stays,
+    once device_set_down_and_up_gets_its_routes_back,
+    once removed_routes_and_rules_are_put_back,
 }
 
 fn both_families(stage: &Stage) -> String {
@@ -215,4 +222,102 @@ fn host_learns_routes_from_advertisements_as_before() {
     assert_eq!(accept(), "2");
     director.stop();
     assert_eq!(accept(), "1");
+}
+
+fn strict_source_checks_of_interfaces_are_loose_meanwhile() {
+    let stage = Stage::new(1);
+    let host = &stage.lab.director;
+    let setting = "net/ipv4/conf/clients/rp_filter";
+    let read = || host.run(|| wvs::sysctl::read(setting).unwrap());
+    host.run(|| wvs::sysctl::write(setting, "1").unwrap());
+    let director = stage.direct(&stage.service(false, "rr"));
+    assert_eq!(read(), "2");
+    // The answer comes in by that interface.
+    let client = lab::client_address(1, false).to_string();
+    let ping = ["-c", "1", "-W", "10", &client];
+    assert!(run_well(&stage.lab.servers[0], "ping", &ping).contains("1 received"));
+    director.stop();
+    assert_eq!(read(), "1");
+}
+
+/// What `ip link` says of the device's MTU.
+fn device_mtu(stage: &Stage) -> String {
+    let link = run_well(&stage.lab.director, "ip", &["link", "show", "wvs0"]);
+    let mut words = link.split(' ').skip_while(|word| *word != "mtu");
+    words.nth(1).expect("an MTU").to_owned()
+}
+
+fn mtu_follows_the_links_and_routes_in_use() {
+    let stage = Stage::new(2);
+    let host = &stage.lab.director;
+    let director = stage.direct(&stage.service(false, "rr"));
+    assert_eq!(device_mtu(&stage), "1500");
+    let follows = |arguments: &[&str], mtu: u16| {
+        run_well(host, "ip", arguments);
+        wait_until(&format!("{mtu} after {arguments:?}"), || {
+            device_mtu(&stage) == mtu.to_string()
+                && stats(&stage.socket_of("wvs")).device.mtu == mtu
+        });
+    };
+    follows(&["link", "set", "server2", "mtu", "1400"], 1400);
+    follows(&["route", "add", "10.20.1.2/32", "dev", "server1", "mtu", "1300"], 1300);
+    follows(&["route", "del", "10.20.1.2/32"], 1400);
+    // The way to clients that are further away.
+    follows(&["route", "add", "default", "via", "10.10.0.11", "mtu", "1350"], 1350);
+    follows(&["link", "set", "clients", "mtu", "1280"], 1280);
+    follows(&["route", "del", "default"], 1400);
+    follows(&["link", "set", "server2", "mtu", "1500"], 1500);
+    // Somebody who sets it by hand should set device.mtu instead.
+    follows(&["link", "set", "wvs0", "mtu", "1450"], 1500);
+    let log = director.stop().log;
+    assert_eq!(log.matches("the device follows the smallest MTU on the way").count(), 8, "{log}");
+}
+
+fn set_mtu_stays() {
+    let stage = Stage::new(1);
+    let config = stage.configure("device: { mtu: 1450 }", &stage.service(false, "rr"));
+    let director = DirectorProcess::start(&stage.lab.director, &config);
+    // Put back after it: by then the change of the link was looked at.
+    run_well(&stage.lab.director, "ip", &["link", "set", "server1", "mtu", "1400"]);
+    run_well(&stage.lab.director, "ip", &["route", "del", "10.30.0.1"]);
+    wait_until("the route is back", || director.log().contains("put back"));
+    assert_eq!(device_mtu(&stage), "1450");
+    director.stop();
+}
+
+fn device_set_down_and_up_gets_its_routes_back() {
+    let stage = Stage::new(1);
+    let host = &stage.lab.director;
+    let _servers = [false, true].map(|is_ipv6| web_servers(&stage, is_ipv6, SERVER_PORT));
+    let before = host_state(host);
+    let director = stage.direct(&both_families(&stage));
+    let expected = host_state(host);
+
+    run_well(host, "ip", &["link", "set", "wvs0", "down"]);
+    wait_until("a warning", || director.log().contains("the device was set down"));
+    assert_ne!(host_state(host), expected);
+    run_well(host, "ip", &["link", "set", "wvs0", "up"]);
+    wait_until("the same state", || host_state(host) == expected);
+
+    for is_ipv6 in [false, true] {
+        assert_eq!(stage.who_answers(1, is_ipv6), "server1");
+    }
+    let log = director.stop().log;
+    assert_eq!(log.matches("put back what somebody removed").count(), 1, "{log}");
+    assert_unchanged(host, &before);
+}
+
+fn removed_routes_and_rules_are_put_back() {
+    let stage = Stage::new(1);
+    let host = &stage.lab.director;
+    let before = host_state(host);
+    let director = stage.direct(&both_families(&stage));
+    let expected = host_state(host);
+    for family in ["-4", "-6"] {
+        run_well(host, "ip", &[family, "rule", "flush", "protocol", "119"]);
+        run_well(host, "ip", &[family, "route", "flush", "table", "all", "protocol", "119"]);
+    }
+    wait_until("the same state", || host_state(host) == expected);
+    director.stop();
+    assert_unchanged(host, &before);
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tempfile::TempDir;
@@ -170,4 +170,14 @@ pub(crate) fn run_well(host: &Host, program: &str, arguments: &[&str]) -> String
     let output = run(host, program, arguments);
     assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Waits until `is_so`, which must come to be. `what` says what is awaited.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let give_up = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < give_up, "never came to be: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

@@ -2,17 +2,19 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use nix::errno::Errno;
 use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteMetric, RouteType};
 use rtnetlink::packet_route::rule::{RuleAttribute, RuleMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::{Handle, IpVersion};
+use rtnetlink::sys::SocketAddr;
+use rtnetlink::{Handle, IpVersion, LinkUnspec, MulticastGroup};
 use tokio::task::JoinHandle;
 
 use super::RouteError;
@@ -24,12 +26,17 @@ pub(super) struct Netlink {
     connection: JoinHandle<()>,
 }
 
+/// What the kernel tells without being asked.
+pub(super) type News =
+    Pin<Box<dyn Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)> + Send>>;
+
 /// A network interface.
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     pub(super) index: u32,
     pub(super) name: String,
-    mtu: Option<u32>,
+    pub(super) is_up: bool,
+    pub(super) mtu: Option<u32>,
 }
 
 /// The kernel's answer to how it would send to an address.
@@ -53,6 +60,15 @@ impl Netlink {
         let (connection, handle, _) =
             rtnetlink::new_connection().map_err(|source| RouteError::Netlink { source })?;
         Ok(Self { handle, connection: tokio::spawn(connection) })
+    }
+
+    /// A conversation in which the kernel also tells of changes to links, routes and rules.
+    pub(super) fn listen() -> Result<(Self, News), RouteError> {
+        use MulticastGroup::{Ipv4Route, Ipv4Rule, Ipv6Route, Ipv6Rule, Link};
+        let (connection, handle, news) =
+            rtnetlink::new_multicast_connection(&[Link, Ipv4Route, Ipv6Route, Ipv4Rule, Ipv6Rule])
+                .map_err(|source| RouteError::Netlink { source })?;
+        Ok((Self { handle, connection: tokio::spawn(connection) }, Box::pin(news)))
     }
 
     pub(super) async fn link(&self, name: &str) -> io::Result<Link> {
@@ -102,13 +118,16 @@ impl Netlink {
         Ok(way)
     }
 
-    /// The MTU of `way` in octets: its own, or that of its link.
+    /// The MTU of `way` in octets: its own or that of its link, whichever is smaller.
     pub(super) async fn mtu(&self, way: &Way) -> Result<Option<u32>, RouteError> {
-        if way.mtu.is_some() {
-            return Ok(way.mtu);
-        }
         let link = self.link_at(way.link_index).await;
-        Ok(link.map_err(|source| RouteError::Netlink { source })?.mtu)
+        let link = link.map_err(|source| RouteError::Netlink { source })?;
+        Ok([way.mtu, link.mtu].into_iter().flatten().min())
+    }
+
+    pub(super) async fn set_mtu(&self, link_index: u32, mtu: u16) -> io::Result<()> {
+        let link = LinkUnspec::new_with_index(link_index).mtu(mtu.into()).build();
+        self.handle.link().set(link).execute().await.map_err(io_error)
     }
 
     /// All rules of both families.
@@ -183,7 +202,8 @@ impl Netlink {
 
 impl From<LinkMessage> for Link {
     fn from(message: LinkMessage) -> Self {
-        let mut link = Self { index: message.header.index, name: String::new(), mtu: None };
+        let is_up = message.header.flags.contains(LinkFlags::Up);
+        let mut link = Self { index: message.header.index, name: String::new(), is_up, mtu: None };
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,

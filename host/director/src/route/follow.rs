@@ -1,0 +1,189 @@
+//! What changes around a running director: MTUs on the way to servers and clients, and routes and
+//! rules of its own that somebody removes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use nix::errno::Errno;
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::route::RouteProtocol;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::netlink::{Netlink, News};
+use super::step::Step;
+use super::{PROTOCOL, RouteError, RouteNeeds, Routing, left_over, smallest_mtu};
+
+/// How long changes are gathered before they are looked at: one comes with others, as a link that
+/// goes down takes its routes along.
+const SETTLING: Duration = Duration::from_millis(200);
+
+/// A task that follows changes until it is stopped or dropped.
+#[derive(Debug)]
+pub struct Follower(JoinHandle<()>);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Follower {
+    /// Ends the task. From then on it puts nothing back any more.
+    pub async fn stop(mut self) {
+        self.0.abort();
+        // Cancelled is how it is meant to end.
+        let _ = (&mut self.0).await;
+    }
+}
+
+/// Follows what changes in the network namespace of the calling thread, within a tokio runtime.
+///
+/// Keeps `device_mtu` at the MTU of the director's device. With `is_mtu_auto` the device's MTU is set
+/// anew whenever [`mtu`](super::mtu) is another. Routes and rules of `routing` that somebody removes,
+/// say by setting the device down and up, are put back.
+///
+/// # Errors
+/// [`RouteError::Netlink`] and [`RouteError::NoDevice`].
+pub async fn follow(
+    needs: RouteNeeds,
+    is_mtu_auto: bool,
+    device_mtu: Arc<AtomicU16>,
+    routing: Option<&Routing>,
+) -> Result<Follower, RouteError> {
+    let (netlink, news) = Netlink::listen()?;
+    let device = netlink.link(&needs.device).await;
+    let device_index =
+        device.map_err(|_| RouteError::NoDevice { device: needs.device.clone() })?.index;
+    let steps = routing.map(|routing| routing.done.clone()).unwrap_or_default();
+    let view =
+        View { netlink, needs, device_index, is_mtu_auto, device_mtu, steps, was_down: false };
+    Ok(Follower(tokio::spawn(run(view, news))))
+}
+
+async fn run(mut view: View, mut news: News) {
+    // Something may have changed between the start and the first news.
+    let mut changes = Changes { way: true, own: false };
+    loop {
+        if changes != Changes::default() {
+            let settled = sleep(SETTLING);
+            tokio::pin!(settled);
+            loop {
+                tokio::select! {
+                    () = &mut settled => break,
+                    message = news.next() => match message {
+                        Some((message, _)) => changes.add(&message, view.device_index),
+                        None => break,
+                    },
+                }
+            }
+            view.look(changes).await;
+        }
+        changes = Changes::default();
+        let Some((message, _)) = news.next().await else {
+            tracing::warn!("the kernel tells no more of routes; later changes will go unnoticed");
+            return;
+        };
+        changes.add(&message, view.device_index);
+    }
+}
+
+/// What may have changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Changes {
+    /// A link or route that packets may take.
+    way: bool,
+    /// The director's device, or a route or rule of a director's.
+    own: bool,
+}
+
+impl Changes {
+    fn add(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>, device_index: u32) {
+        use RouteNetlinkMessage::{DelLink, DelRoute, DelRule, NewLink, NewRoute, NewRule};
+        let ours = RouteProtocol::Other(PROTOCOL);
+        match &message.payload {
+            NetlinkPayload::InnerMessage(NewLink(link) | DelLink(link)) => {
+                self.way = true;
+                self.own |= link.header.index == device_index;
+            }
+            NetlinkPayload::InnerMessage(DelRoute(route)) if route.header.protocol == ours => {
+                self.own = true;
+            }
+            NetlinkPayload::InnerMessage(DelRule(rule)) => self.own |= left_over::is_ours(rule),
+            NetlinkPayload::InnerMessage(NewRoute(route)) if route.header.protocol == ours => {}
+            NetlinkPayload::InnerMessage(NewRoute(_) | DelRoute(_) | NewRule(_)) => self.way = true,
+            // Messages were lost.
+            NetlinkPayload::Overrun(_) => *self = Self { way: true, own: true },
+            _ => {}
+        }
+    }
+}
+
+struct View {
+    netlink: Netlink,
+    needs: RouteNeeds,
+    device_index: u32,
+    is_mtu_auto: bool,
+    device_mtu: Arc<AtomicU16>,
+    steps: Vec<Step>,
+    was_down: bool,
+}
+
+impl View {
+    async fn look(&mut self, changes: Changes) {
+        // Without its device the director ends by itself.
+        let Ok(device) = self.netlink.link_at(self.device_index).await else { return };
+        if changes.own && !self.steps.is_empty() {
+            if device.is_up {
+                self.put_back().await;
+            } else if !self.was_down {
+                // Whoever did it had a reason.
+                let device = &self.needs.device;
+                tracing::warn!(device, "the device was set down; no packet passes until it is up");
+            }
+            self.was_down = !device.is_up;
+        }
+        let mut mtu = device.mtu.and_then(|mtu| u16::try_from(mtu).ok());
+        if self.is_mtu_auto
+            // While a server has no route, the last one holds.
+            && let Ok(wanted) = smallest_mtu(&self.netlink, &self.needs).await
+            && mtu != Some(wanted)
+        {
+            match self.netlink.set_mtu(self.device_index, wanted).await {
+                Ok(()) => {
+                    tracing::info!(mtu = wanted, "the device follows the smallest MTU on the way");
+                    mtu = Some(wanted);
+                }
+                Err(error) => tracing::warn!(mtu = wanted, %error, "cannot set the device's MTU"),
+            }
+        }
+        if let Some(mtu) = mtu {
+            self.device_mtu.store(mtu, Ordering::Relaxed);
+        }
+    }
+
+    async fn put_back(&self) {
+        let (mut routes, mut rules) = (0, 0);
+        for step in &self.steps {
+            let (result, count) = match step {
+                Step::Setting(_) => continue,
+                Step::Route(route) => {
+                    (self.netlink.add(route.message(self.device_index)).await, &mut routes)
+                }
+                Step::Rule(rule) => (self.netlink.add_rule(rule.message()).await, &mut rules),
+            };
+            match result {
+                Ok(()) => *count += 1,
+                // As it should be.
+                Err(error) if error.raw_os_error() == Some(Errno::EEXIST as i32) => {}
+                Err(error) => tracing::warn!(%step, %error, "cannot put back what is missing"),
+            }
+        }
+        if routes > 0 || rules > 0 {
+            tracing::warn!(routes, rules, "put back what somebody removed");
+        }
+    }
+}
