@@ -185,7 +185,8 @@ fn check_writes_its_problems_as_json() {
           "line": 5,
           "column": 26
         }
-      ]
+      ],
+      "on_this_host": []
     }
     "#);
 }

@@ -23,7 +23,7 @@ mod step;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::{fmt::Write as _, io};
+use std::{fmt, fmt::Write as _, io};
 
 use nix::errno::Errno;
 use wvs_core::service::Protocol;
@@ -51,59 +51,100 @@ pub struct RouteNeeds {
     pub device: String,
     /// Addresses whose packets go to the director.
     pub vips: Vec<IpAddr>,
-    /// Real servers whose replies go to the director: protocol, RIP and port.
+    /// Those among [`vips`](Self::vips) that have a service with full NAT, so that programs on this
+    /// host can connect to them.
+    pub full_nat_vips: Vec<IpAddr>,
+    /// Addresses that stand in for clients with full NAT: packets to them go to the director, too.
+    pub pools: Vec<IpAddr>,
+    /// Real servers with NAT, whose replies have to be led to the director: protocol, RIP and port.
     pub servers: Vec<(Protocol, SocketAddr)>,
+    /// Real servers with full NAT, which reply to an address of [`pools`](Self::pools).
+    pub full_nat_servers: Vec<SocketAddr>,
 }
 
 impl RouteNeeds {
-    fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        let servers = self.servers.iter().map(|(_, server)| server.ip());
-        self.vips.iter().copied().chain(servers)
+    /// Every address that is routed to the director.
+    fn own_addresses(&self) -> BTreeSet<IpAddr> {
+        self.vips.iter().chain(&self.pools).copied().collect()
+    }
+
+    /// Every real server.
+    fn all_servers(&self) -> impl Iterator<Item = SocketAddr> {
+        let servers = self.servers.iter().map(|(_, server)| *server);
+        servers.chain(self.full_nat_servers.iter().copied())
     }
 
     /// Whether anything of the family is to be routed.
     fn has_family(&self, is_ipv6: bool) -> bool {
-        self.addresses().any(|address| address.is_ipv6() == is_ipv6)
+        let servers = self.all_servers().map(|server| server.ip());
+        self.own_addresses().into_iter().chain(servers).any(|address| address.is_ipv6() == is_ipv6)
+    }
+
+    /// Whether there is a server of the family whose replies have to be led to the director.
+    fn has_nat(&self, is_ipv6: bool) -> bool {
+        self.servers.iter().any(|(_, server)| server.is_ipv6() == is_ipv6)
+    }
+}
+
+/// What an address of the director's is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// What clients connect to.
+    Vip,
+    /// What stands in for clients in front of real servers.
+    Pool,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vip => "virtual address",
+            Self::Pool => "pool address",
+        })
     }
 }
 
 /// Why routing could not be set up or taken back.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
-    /// A VIP is an address of this host.
+    /// A VIP or an address of a pool is one of this host.
     #[error(
-        "the virtual address {vip} is also an address of this host, which would answer in the \
-         director's place: remove it there (`ip address show to {vip}` says where it is)"
+        "the {role} {address} is also an address of this host, which would answer in the \
+         director's place: remove it there (`ip address show to {address}` says where it is)"
     )]
-    VipIsLocal {
-        /// The VIP.
-        vip: IpAddr,
+    IsLocal {
+        /// The address.
+        address: IpAddr,
+        /// What it is to be.
+        role: Role,
     },
-    /// A VIP is multicast, broadcast or the like.
-    #[error("the virtual address {vip} is no address of a single host: use a unicast address")]
-    VipIsNotUnicast {
-        /// The VIP.
-        vip: IpAddr,
+    /// A VIP or an address of a pool is multicast, broadcast or the like.
+    #[error("the {role} {address} is no address of a single host: use a unicast address")]
+    IsNotUnicast {
+        /// The address.
+        address: IpAddr,
+        /// What it is to be.
+        role: Role,
     },
-    /// Somebody else routes exactly the VIP.
+    /// Somebody else routes exactly a VIP or an address of a pool.
     #[error(
-        "this host has a route to exactly {vip} already (`ip route show {vip}`): remove it, or set \
-         `routing: off` and route to the director yourself"
+        "this host has a route to exactly {address} already (`ip route show {address}`): remove it, \
+         or set `routing: off` and route to the director yourself"
     )]
-    VipIsRouted {
-        /// The VIP.
-        vip: IpAddr,
+    IsRouted {
+        /// The address.
+        address: IpAddr,
     },
     /// A real server is an address of this host.
     #[error(
         "the real server {server} is an address of this host: replies of the host itself do not \
-         pass the director; use a server on another host or in another network namespace"
+         pass the director; use `forward: fullnat`, or a server on another host"
     )]
     ServerIsLocal {
         /// RIP and port.
         server: SocketAddr,
     },
-    /// A real server has a virtual address.
+    /// A real server has the address of a VIP or of a pool.
     #[error("the real server {server} has a virtual address: packets would go round in circles")]
     ServerIsVip {
         /// RIP and port.
@@ -264,8 +305,8 @@ pub async fn mtu(needs: &RouteNeeds) -> Result<u16, RouteError> {
 async fn smallest_mtu(netlink: &Netlink, needs: &RouteNeeds) -> Result<u16, RouteError> {
     let mut smallest = u32::from(u16::MAX);
     let mut is_known = false;
-    for (_, server) in &needs.servers {
-        let way = way_to(netlink, *server).await?;
+    for server in needs.all_servers() {
+        let way = way_to(netlink, server).await?;
         if let Some(mtu) = netlink.mtu(&way).await? {
             smallest = smallest.min(mtu);
             is_known = true;
@@ -374,8 +415,8 @@ fn explain(step: &Step, source: RefusalSource) -> RouteError {
     match source {
         RefusalSource::Ledger(error) => RouteError::Setting(error),
         RefusalSource::Kernel(_) if is_denied => RouteError::NoRights { step: step.to_string() },
-        RefusalSource::Kernel(source) => match step.vip() {
-            Some(vip) if exists => RouteError::VipIsRouted { vip },
+        RefusalSource::Kernel(source) => match step.own_address() {
+            Some(address) if exists => RouteError::IsRouted { address },
             _ => RouteError::Refused { step: step.to_string(), source },
         },
     }
@@ -383,22 +424,22 @@ fn explain(step: &Step, source: RefusalSource) -> RouteError {
 
 /// Looks at everything that the plan depends on, and refuses what cannot work.
 async fn explore(netlink: &Netlink, needs: &RouteNeeds) -> Result<Surroundings, RouteError> {
-    for vip in &needs.vips {
-        match netlink.way_to(*vip).await {
-            Ok(Way { is_local: true, .. }) => return Err(RouteError::VipIsLocal { vip: *vip }),
-            Ok(Way { is_unicast: false, .. }) => {
-                return Err(RouteError::VipIsNotUnicast { vip: *vip });
-            }
-            // Having no route yet is what a VIP is like.
-            Ok(_) | Err(_) => {}
-        }
+    if let Some(unfit) = unfit_addresses(netlink, needs).await.into_iter().next() {
+        return Err(unfit);
+    }
+    let own = needs.own_addresses();
+    if let Some(server) = needs.all_servers().find(|server| own.contains(&server.ip())) {
+        return Err(RouteError::ServerIsVip { server });
+    }
+    for server in &needs.full_nat_servers {
+        way_to(netlink, *server).await?;
     }
     let mut links = Vec::new();
     for (protocol, server) in &needs.servers {
-        if needs.vips.contains(&server.ip()) {
-            return Err(RouteError::ServerIsVip { server: *server });
-        }
         let way = way_to(netlink, *server).await?;
+        if way.is_local {
+            return Err(RouteError::ServerIsLocal { server: *server });
+        }
         let link = netlink
             .link_at(way.link_index)
             .await
@@ -406,6 +447,33 @@ async fn explore(netlink: &Netlink, needs: &RouteNeeds) -> Result<Surroundings, 
         links.push((*protocol, *server, link.name));
     }
     Ok(Surroundings::around(needs, links))
+}
+
+/// Why VIPs and pools cannot be routed to the director: one error for each address that cannot.
+async fn unfit_addresses(netlink: &Netlink, needs: &RouteNeeds) -> Vec<RouteError> {
+    let mut unfit = Vec::new();
+    for address in needs.own_addresses() {
+        let role = if needs.vips.contains(&address) { Role::Vip } else { Role::Pool };
+        match netlink.way_to(address).await {
+            Ok(Way { is_local: true, .. }) => unfit.push(RouteError::IsLocal { address, role }),
+            Ok(Way { is_unicast: false, .. }) => {
+                unfit.push(RouteError::IsNotUnicast { address, role });
+            }
+            // Having no route yet is what a VIP is like.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    unfit
+}
+
+/// What [`set_up`] would refuse about VIPs and pools on this host as it is now: an error for each
+/// that is an address of this host, or of no single one. Needs no rights and changes nothing; to be
+/// called within a tokio runtime.
+///
+/// # Errors
+/// [`RouteError::Netlink`].
+pub async fn check(needs: &RouteNeeds) -> Result<Vec<RouteError>, RouteError> {
+    Ok(unfit_addresses(&Netlink::connect()?, needs).await)
 }
 
 /// The tables that rules look up, none of which may take the replies that we need.
@@ -437,11 +505,8 @@ struct InUse {
 }
 
 async fn way_to(netlink: &Netlink, server: SocketAddr) -> Result<Way, RouteError> {
-    match netlink.way_to(server.ip()).await {
-        Ok(Way { is_local: true, .. }) => Err(RouteError::ServerIsLocal { server }),
-        Ok(way) => Ok(way),
-        Err(source) => Err(RouteError::NoRoute { server, source }),
-    }
+    let way = netlink.way_to(server.ip()).await;
+    way.map_err(|source| RouteError::NoRoute { server, source })
 }
 
 /// Table numbers that rules look up.

@@ -5,7 +5,6 @@ mod watch;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -17,7 +16,7 @@ use wvs_core::director::{Director, DirectorConfig};
 use wvs_plugin::{Host, HostError, InstanceError, Limits, LoadError, Source};
 
 use crate::clock::Clock;
-use crate::config::{Config, RoutingMode};
+use crate::config::{Config, ForwardingConfig, RoutingMode};
 use crate::control::snapshot::{DeviceSnapshot, ServicesSnapshot, StatsSnapshot};
 use crate::control::{Answers, ClaimError, ControlServer, ControlSocket};
 use crate::deployment::{Deployment, Misfit, Seat};
@@ -362,21 +361,33 @@ fn director_config(config: &Config) -> DirectorConfig {
 /// What is to be routed through the director.
 #[must_use]
 pub fn route_needs(config: &Config) -> RouteNeeds {
-    let mut vips: Vec<IpAddr> = config.services.iter().map(|service| service.address.vip).collect();
-    vips.sort_unstable();
-    vips.dedup();
-    let mut servers: Vec<_> = config
-        .services
-        .iter()
-        .flat_map(|service| {
-            let protocol = service.address.protocol;
-            service.servers.iter().map(move |server| (protocol, server.address))
-        })
-        .collect();
+    let mut needs = RouteNeeds { device: config.device.name.clone(), ..RouteNeeds::default() };
+    for service in &config.services {
+        let address = service.address;
+        needs.vips.push(address.vip);
+        let servers = service.servers.iter().map(|server| server.address);
+        match &service.forwarding {
+            ForwardingConfig::Nat => {
+                needs.servers.extend(servers.map(|server| (address.protocol, server)));
+            }
+            ForwardingConfig::FullNat(pool) => {
+                needs.full_nat_vips.push(address.vip);
+                needs.pools.extend(&pool.addresses);
+                needs.full_nat_servers.extend(servers);
+            }
+        }
+    }
     // One rule each, however many services a server serves.
-    servers.sort_unstable();
-    servers.dedup();
-    RouteNeeds { device: config.device.name.clone(), vips, servers }
+    fn without_doubles<T: Ord>(list: &mut Vec<T>) {
+        list.sort_unstable();
+        list.dedup();
+    }
+    without_doubles(&mut needs.vips);
+    without_doubles(&mut needs.full_nat_vips);
+    without_doubles(&mut needs.pools);
+    without_doubles(&mut needs.servers);
+    without_doubles(&mut needs.full_nat_servers);
+    needs
 }
 
 /// A number that nobody outside can guess: the standard library keys its hashes from the

@@ -144,7 +144,7 @@ fn client_sees_nothing_but_the_vip(is_ipv6: bool) {
         socket.send(b"anybody?").unwrap();
         refused(socket.recv(&mut [0; 16]).map(drop));
     }
-    let addresses = capture.stop(is_ipv6);
+    let addresses = capture.stop(is_ipv6).addresses;
 
     let mut expected: Vec<_> = (1..=4).map(|client| lab::client_address(client, is_ipv6)).collect();
     expected.push(lab::vip(is_ipv6));

@@ -25,6 +25,7 @@ mod capture;
 mod connections;
 mod demo;
 mod director;
+mod full_nat;
 mod host_state;
 mod plugins;
 mod refusals;
@@ -41,7 +42,7 @@ use wvs::device::{Device, DeviceNeeds};
 use wvs::lab::{self, Lab};
 
 /// Programs that the tests run.
-const PROGRAMS: [&str; 6] = ["curl", "ip", "ping", "setpriv", "sha256sum", "sysctl"];
+const PROGRAMS: [&str; 7] = ["curl", "ethtool", "ip", "ping", "setpriv", "sha256sum", "sysctl"];
 
 fn main() -> ExitCode {
     // Before there is a second thread.
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         schedulers::trials(),
         plugins::trials(),
         routing::trials(),
+        full_nat::trials(),
         restart::trials(),
         refusals::trials(),
         demo::trials(),

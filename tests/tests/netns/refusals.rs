@@ -11,7 +11,7 @@ use wvs::lab;
 use crate::director::{DirectorProcess, Ended, WVS, command};
 use crate::host_state::{assert_unchanged, host_state};
 use crate::server::web_servers;
-use crate::stage::{PORT, SERVER_PORT, Stage, run_well};
+use crate::stage::{PORT, SERVER_PORT, Stage, run, run_well};
 
 trials! {
     once second_director_on_the_same_device_is_refused,
@@ -19,6 +19,7 @@ trials! {
     once missing_rights_are_refused,
     once device_name_of_another_interface_is_refused,
     once vip_that_is_also_a_local_address_is_refused,
+    once pool_address_that_is_also_a_local_address_is_refused,
     once vip_that_is_routed_elsewhere_is_refused,
     once unreachable_server_is_refused,
     once server_on_the_director_itself_is_refused,
@@ -102,8 +103,22 @@ fn vip_that_is_also_a_local_address_is_refused() {
     for (vip, arguments) in vips {
         run_well(&stage.lab.director, "ip", arguments);
         let service = stage.service(vip.contains(':'), "rr");
-        refuse(&stage, &service, &format!("virtual address {vip} is also an address of this host"));
+        let sentence = format!("virtual address {vip} is also an address of this host");
+        refuse(&stage, &service, &sentence);
+
+        // Said before, too; on another host the same file may be right.
+        let config = stage.configure("", &service);
+        let check = run(&stage.lab.director, WVS, &["check", "-c", &config.to_string_lossy()]);
+        assert!(check.status.success(), "{check:?}");
+        assert!(String::from_utf8_lossy(&check.stderr).contains(&sentence), "{check:?}");
     }
+}
+
+fn pool_address_that_is_also_a_local_address_is_refused() {
+    let stage = Stage::new(1);
+    let service =
+        stage.service(false, "rr") + "    forward: fullnat\n    pool: { addresses: [10.20.1.1] }\n";
+    refuse(&stage, &service, "pool address 10.20.1.1 is also an address of this host");
 }
 
 fn vip_that_is_routed_elsewhere_is_refused() {

@@ -6,9 +6,10 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{ConfigArg, REFUSED, complain, fail, print, print_json};
-use crate::config::Problem;
-use crate::deployment;
+use crate::config::{Config, Problem, RoutingMode};
 use crate::output::count;
+use crate::run::route_needs;
+use crate::{deployment, route};
 
 /// Check a configuration, and try its plugins, without touching anything.
 #[derive(Debug, Args)]
@@ -17,7 +18,8 @@ use crate::output::count;
   wvs check -c wvs.yaml --json
 
 Exit status: 0 when the configuration can be run, 2 when not. Problems are written to standard \
-error, with --json to standard output.")]
+error, with --json to standard output. What would refuse a start on this host only, as it is now, \
+is a warning.")]
 pub(super) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArg,
@@ -33,6 +35,8 @@ struct Report<'r> {
     file: &'r Path,
     is_usable: bool,
     problems: &'r [Problem],
+    /// What would refuse a start on this host, as it is now.
+    on_this_host: &'r [String],
 }
 
 pub(super) fn check(args: &CheckArgs) -> u8 {
@@ -41,8 +45,14 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
         Err(error) => return fail(error),
     };
     let is_usable = reading.is_usable();
+    let on_this_host = if is_usable { look_at_host(reading.config()) } else { Vec::new() };
     if args.json {
-        let report = Report { file: reading.file(), is_usable, problems: reading.problems() };
+        let report = Report {
+            file: reading.file(),
+            is_usable,
+            problems: reading.problems(),
+            on_this_host: &on_this_host,
+        };
         let code = print_json(&report);
         return if is_usable { code } else { REFUSED };
     }
@@ -51,6 +61,9 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
     }
     if !is_usable {
         return REFUSED;
+    }
+    for sentence in &on_this_host {
+        complain(format_args!("a warning for this host: {sentence}"));
     }
     let config = reading.config();
     let servers = config.services.iter().map(|service| service.servers.len()).sum::<usize>();
@@ -61,4 +74,17 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
         count(servers, "real server", "real servers"),
     );
     print(text.as_bytes())
+}
+
+/// What would refuse a start on this host, as it is now. Nothing where the kernel does not say, or
+/// routes are none of the director's business.
+fn look_at_host(config: &Config) -> Vec<String> {
+    if config.routing == RoutingMode::Off {
+        return Vec::new();
+    }
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return Vec::new();
+    };
+    let unfit = runtime.block_on(route::check(&route_needs(config))).unwrap_or_default();
+    unfit.iter().map(ToString::to_string).collect()
 }

@@ -130,7 +130,6 @@ pub(super) fn steps(needs: &RouteNeeds, around: &Surroundings, tables: Tables) -
     let [reply_table, guard_table, error_table, refusal_table] = tables.numbers();
     let families: Vec<bool> =
         [false, true].into_iter().filter(|is_ipv6| needs.has_family(*is_ipv6)).collect();
-    let vips: BTreeSet<IpAddr> = needs.vips.iter().copied().collect();
     let to_device = Via::Device(needs.device.clone());
     let everything = |is_ipv6, table, via: &Via, metric| Route {
         destination: Destination::Everywhere,
@@ -139,40 +138,53 @@ pub(super) fn steps(needs: &RouteNeeds, around: &Surroundings, tables: Tables) -
         via: via.clone(),
         metric,
     };
-    let to_vip = |vip: &IpAddr, table, via: &Via| Route {
-        destination: Destination::Vip(*vip),
-        is_ipv6: vip.is_ipv6(),
+    let to_own = |address: IpAddr, table, via: &Via| Route {
+        destination: Destination::One(address),
+        is_ipv6: address.is_ipv6(),
         table,
         via: via.clone(),
         metric: None,
     };
+    let own = needs.own_addresses();
+    // With full NAT the host's own connections work like any others.
+    let mut refused: BTreeSet<IpAddr> = needs.vips.iter().copied().collect();
+    refused.retain(|vip| !needs.full_nat_vips.contains(vip));
 
     let mut steps = Vec::new();
     for &is_ipv6 in &families {
-        steps.extend(
-            [
-                everything(is_ipv6, reply_table, &to_device, None),
-                // When the director is killed, its device and the route above go. Replies must not
-                // fall through to the main table then, and leave with a real server's address.
-                everything(is_ipv6, reply_table, &Via::BlackHole, Some(LAST_METRIC)),
-                // Errors must: most are not about the director's packets.
-                everything(is_ipv6, error_table, &to_device, None),
-            ]
-            .map(Step::Route),
-        );
+        if needs.has_nat(is_ipv6) {
+            steps.extend(
+                [
+                    everything(is_ipv6, reply_table, &to_device, None),
+                    // When the director is killed, its device and the route above go. Replies must
+                    // not fall through to the main table then, and leave with a real server's
+                    // address.
+                    everything(is_ipv6, reply_table, &Via::BlackHole, Some(LAST_METRIC)),
+                    // Errors must: most are not about the director's packets.
+                    everything(is_ipv6, error_table, &to_device, None),
+                ]
+                .map(Step::Route),
+            );
+        }
         steps.push(Step::Rule(rule(GUARD_PRIORITY, is_ipv6, &needs.device, guard_table)));
     }
-    for vip in &vips {
-        steps.push(Step::Route(to_vip(vip, Some(guard_table), &Via::BlackHole)));
-        steps.push(Step::Route(to_vip(vip, Some(refusal_table), &Via::Prohibit)));
+    for &address in &own {
+        steps.push(Step::Route(to_own(address, Some(guard_table), &Via::BlackHole)));
+    }
+    for &vip in &refused {
+        steps.push(Step::Route(to_own(vip, Some(refusal_table), &Via::Prohibit)));
     }
     for &is_ipv6 in &families {
-        steps.push(Step::Rule(error_rule(is_ipv6, error_table)));
-        steps.push(Step::Rule(rule(REFUSAL_PRIORITY, is_ipv6, LOCAL, refusal_table)));
+        // With full NAT errors about translated packets come to the director anyway: they go to
+        // an address of a pool.
+        if needs.has_nat(is_ipv6) {
+            steps.push(Step::Rule(error_rule(is_ipv6, error_table)));
+            steps.push(Step::Rule(rule(REFUSAL_PRIORITY, is_ipv6, LOCAL, refusal_table)));
+        }
     }
     steps.extend(reply_rules(&around.servers, reply_table).into_iter().map(Step::Rule));
-    steps.extend(settings(&needs.device, around, &families).into_iter().map(Step::Setting));
-    steps.extend(vips.iter().map(|vip| Step::Route(to_vip(vip, None, &to_device))));
+    steps.extend(settings(needs, around, &families).into_iter().map(Step::Setting));
+    steps.extend(own.into_iter().map(|address| Step::Route(to_own(address, None, &to_device))));
     steps
 }
 
@@ -268,7 +280,8 @@ fn rule(priority: u32, is_ipv6: bool, input: &str, table: u32) -> Rule {
     }
 }
 
-fn settings(device: &str, around: &Surroundings, families: &[bool]) -> Vec<Setting> {
+fn settings(needs: &RouteNeeds, around: &Surroundings, families: &[bool]) -> Vec<Setting> {
+    let device = &needs.device;
     let setting = |name: &str, value: &str| Setting {
         name: name.to_owned(),
         value: value.to_owned(),
@@ -283,13 +296,17 @@ fn settings(device: &str, around: &Surroundings, families: &[bool]) -> Vec<Setti
     // bind forwarded packets to it, and forwarding would drop them. Serves both families.
     let mut settings = vec![setting("net/ipv4/ip_early_demux", "0")];
     if families.contains(&false) {
-        // Sources of what the director writes are clients and VIPs, whose way back is elsewhere.
+        // With NAT, sources of what the director writes are clients, whose way back is elsewhere.
         // The greater of the two values counts.
-        settings.push(setting("net/ipv4/conf/all/rp_filter", "0"));
+        if needs.has_nat(false) {
+            settings.push(setting("net/ipv4/conf/all/rp_filter", "0"));
+        }
         settings.push(of_device("ipv4", "rp_filter", "0"));
         // The strict check would look for the way back of a ping to a server, and find the rule for
         // the server's own ICMP; the loose one asks only whether there is some way back.
-        settings.extend(around.strict_rp_filter.iter().map(|name| setting(name, "2")));
+        if needs.has_nat(false) {
+            settings.extend(around.strict_rp_filter.iter().map(|name| setting(name, "2")));
+        }
         // The host's own ICMP errors come by the director and have addresses of the host.
         settings.push(of_device("ipv4", "accept_local", "1"));
         // Either value switches them on.
@@ -327,8 +344,13 @@ mod tests {
         RouteNeeds {
             device: "wvs0".to_owned(),
             vips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
-            servers: Vec::new(),
+            ..RouteNeeds::default()
         }
+    }
+
+    fn with_nat(vip: &str, around: &Surroundings) -> RouteNeeds {
+        let servers = around.servers.iter().map(|(protocol, server, _)| (*protocol, *server));
+        RouteNeeds { servers: servers.collect(), ..needs(&[vip]) }
     }
 
     fn around(servers: &[(Protocol, &str, &str)]) -> Surroundings {
@@ -379,7 +401,7 @@ sysctl -w net.ipv4.conf.all.send_redirects=0
 sysctl -w net.ipv4.conf.wvs0.send_redirects=0
 sysctl -w net.ipv4.ip_forward=1
 ip route add 10.30.0.1/32 dev wvs0 proto 119";
-        assert_eq!(shown(&needs(&["10.30.0.1"]), &around), expected);
+        assert_eq!(shown(&with_nat("10.30.0.1", &around), &around), expected);
     }
 
     #[test]
@@ -388,7 +410,7 @@ ip route add 10.30.0.1/32 dev wvs0 proto 119";
             (Protocol::Tcp, "10.0.0.11:8080", "eth1"),
             (Protocol::Tcp, "10.0.0.12:8080", "eth1"),
         ]);
-        let commands = shown(&needs(&["203.0.113.10"]), &around);
+        let commands = shown(&with_nat("203.0.113.10", &around), &around);
         let documentation = include_str!("../../../../docs/OPERATIONS.md");
         assert!(documentation.contains(&commands), "{commands}");
     }
@@ -413,7 +435,30 @@ sysctl -w net.ipv6.conf.wvs0.accept_ra=0
 sysctl -w net.ipv6.conf.eth1.accept_ra=2
 sysctl -w net.ipv6.conf.all.forwarding=1
 ip -6 route add fd00:30::1/128 dev wvs0 proto 119";
-        assert_eq!(shown(&needs(&["fd00:30::1"]), &around), expected);
+        assert_eq!(shown(&with_nat("fd00:30::1", &around), &around), expected);
+    }
+
+    #[test]
+    fn full_nat_needs_no_rules_for_replies() {
+        let needs = RouteNeeds {
+            full_nat_vips: vec!["10.30.0.1".parse().unwrap()],
+            pools: ["10.40.0.1", "10.30.0.1"].map(|pool| pool.parse().unwrap()).to_vec(),
+            full_nat_servers: vec!["10.20.1.2:8080".parse().unwrap()],
+            ..needs(&["10.30.0.1"])
+        };
+        let expected = "\
+ip rule add pref 900 iif wvs0 lookup 11901 protocol 119
+ip route add blackhole 10.30.0.1/32 table 11901 proto 119
+ip route add blackhole 10.40.0.1/32 table 11901 proto 119
+sysctl -w net.ipv4.ip_early_demux=0
+sysctl -w net.ipv4.conf.wvs0.rp_filter=0
+sysctl -w net.ipv4.conf.wvs0.accept_local=1
+sysctl -w net.ipv4.conf.all.send_redirects=0
+sysctl -w net.ipv4.conf.wvs0.send_redirects=0
+sysctl -w net.ipv4.ip_forward=1
+ip route add 10.30.0.1/32 dev wvs0 proto 119
+ip route add 10.40.0.1/32 dev wvs0 proto 119";
+        assert_eq!(shown(&needs, &around(&[])), expected);
     }
 
     #[test]

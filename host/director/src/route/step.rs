@@ -64,7 +64,7 @@ pub(super) struct Route {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Destination {
     Everywhere,
-    Vip(IpAddr),
+    One(IpAddr),
 }
 
 /// What becomes of packets that take a route.
@@ -97,14 +97,14 @@ pub(super) struct Rule {
 impl Step {
     /// Whether it is what claims a routing table for this director.
     pub(super) fn is_claim(&self) -> bool {
-        matches!(self, Self::Route(Route { destination: Destination::Everywhere, .. }))
+        matches!(self, Self::Route(Route { table: Some(_), .. }))
     }
 
-    /// The VIP, if it is the route to one.
-    pub(super) fn vip(&self) -> Option<IpAddr> {
+    /// The VIP or pool address, if it is the route to one.
+    pub(super) fn own_address(&self) -> Option<IpAddr> {
         match self {
-            Self::Route(Route { destination: Destination::Vip(vip), table: None, .. }) => {
-                Some(*vip)
+            Self::Route(Route { destination: Destination::One(address), table: None, .. }) => {
+                Some(*address)
             }
             _ => None,
         }
@@ -158,7 +158,7 @@ impl Route {
         };
         let destination = match self.destination {
             Destination::Everywhere => "default".to_owned(),
-            Destination::Vip(vip) => format!("{vip}/{}", full_length(self.is_ipv6)),
+            Destination::One(address) => format!("{address}/{}", full_length(self.is_ipv6)),
         };
         let mut command = format!("{} route {verb} {kind}{destination}", ip(self.is_ipv6));
         if let Via::Device(device) = &self.via {
@@ -185,9 +185,9 @@ impl Route {
             Via::Prohibit => RouteType::Prohibit,
         };
         let attributes = &mut message.attributes;
-        if let Destination::Vip(vip) = self.destination {
+        if let Destination::One(address) = self.destination {
             header.destination_prefix_length = full_length(self.is_ipv6);
-            attributes.push(RouteAttribute::Destination(vip.into()));
+            attributes.push(RouteAttribute::Destination(address.into()));
         }
         if let Via::Device(_) = self.via {
             // IPv4 takes a route without a gateway only as one to neighbours.
