@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use tokio::runtime::Builder;
 use wvs::control::snapshot::{
-    ConnectionsSnapshot, DeviceSnapshot, PacketsSnapshot, SchedulerSnapshot, SchedulingSnapshot,
-    ServerSnapshot, ServiceSnapshot, ServicesSnapshot, Snapshot, StatsSnapshot, TrafficSnapshot,
+    ConnectionsSnapshot, DeviceSnapshot, FragmentsSnapshot, PacketsSnapshot, PoolSnapshot,
+    SchedulerSnapshot, SchedulingSnapshot, ServerSnapshot, ServiceSnapshot, ServicesSnapshot,
+    Snapshot, StatsSnapshot, TrafficSnapshot,
 };
 use wvs::control::{Answers, ControlServer, ControlSocket};
 
@@ -373,6 +374,7 @@ impl Answers for Paper {
                 },
                 scheduling: SchedulingSnapshot { picked: 3, fallback: 0, no_server: 0 },
                 traffic: traffic(4, 123_456),
+                pool: None,
                 servers,
             }
         };
@@ -423,6 +425,11 @@ impl Answers for Paper {
         failing.scheduler.last_fault = Some("wvs_schedule stopped: \u{1b}[2J".to_owned());
         failing.scheduling.fallback = 2_675;
         services.services[2].scheduling.fallback = 1;
+        services.services[2].pool = Some(PoolSnapshot {
+            addresses: vec!["10.0.0.250".parse().unwrap()],
+            places: 64_512,
+            exhausted: 3,
+        });
         services
     }
 
@@ -448,6 +455,7 @@ impl Answers for Paper {
                 held: 0,
                 dropped: dropped.map(|(reason, packets)| (reason.to_owned(), packets)).into(),
             },
+            fragments: FragmentsSnapshot::default(),
             device: DeviceSnapshot {
                 name: "wvs0".to_owned(),
                 mtu: 1_500,

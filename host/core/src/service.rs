@@ -189,6 +189,12 @@ impl Service {
         self.config.terms.address
     }
 
+    /// What its connections live under.
+    #[must_use]
+    pub fn terms(&self) -> &Terms {
+        &self.config.terms
+    }
+
     /// Its real servers, in the order of the configuration.
     #[must_use]
     pub fn servers(&self) -> &[Arc<RealServer>] {

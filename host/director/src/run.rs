@@ -324,6 +324,7 @@ impl Answers for State {
             uptime_seconds: self.clock.now().as_millis() / 1_000,
             connections: self.director.as_ref().into(),
             packets: self.director.as_ref().into(),
+            fragments: self.director.fragments().into(),
             device: DeviceSnapshot {
                 name: self.device_name.clone(),
                 mtu: self.device_mtu.load(Ordering::Relaxed),

@@ -147,7 +147,9 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    use super::super::snapshot::{ConnectionsSnapshot, DeviceSnapshot, PacketsSnapshot};
+    use super::super::snapshot::{
+        ConnectionsSnapshot, DeviceSnapshot, FragmentsSnapshot, PacketsSnapshot,
+    };
     use super::super::{AskError, ask};
     use super::*;
 
@@ -179,6 +181,7 @@ mod tests {
                     held: 0,
                     dropped: [("stray".to_owned(), 7)].into(),
                 },
+                fragments: FragmentsSnapshot::default(),
                 device: DeviceSnapshot {
                     name: "wvs0".into(),
                     mtu: 1500,

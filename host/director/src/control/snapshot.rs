@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use wvs_core::director::Director;
+use wvs_core::fragment::FragmentTotals;
+use wvs_core::pool::Pool;
 use wvs_core::real_server::RealServer;
 use wvs_core::service::SchedulingCounters;
 use wvs_core::stats::TrafficTotals;
@@ -40,8 +42,21 @@ pub struct ServiceSnapshot {
     pub scheduling: SchedulingSnapshot,
     /// What all its real servers carried together.
     pub traffic: TrafficSnapshot,
+    /// What stands in for clients, with full NAT.
+    pub pool: Option<PoolSnapshot>,
     /// Its real servers in the order of the configuration.
     pub servers: Vec<ServerSnapshot>,
+}
+
+/// The pool of a service with full NAT.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolSnapshot {
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Connections that each real server can have through it.
+    pub places: usize,
+    /// Connections for which no free place was found.
+    pub exhausted: u64,
 }
 
 /// A scheduler plugin at work for a service. Counts begin when it got the service.
@@ -125,6 +140,8 @@ pub struct StatsSnapshot {
     pub connections: ConnectionsSnapshot,
     /// What became of packets.
     pub packets: PacketsSnapshot,
+    /// Packets that come in pieces.
+    pub fragments: FragmentsSnapshot,
     /// The TUN device.
     pub device: DeviceSnapshot,
 }
@@ -163,6 +180,19 @@ pub struct PacketsSnapshot {
     pub held: u64,
     /// Dropped, by reason.
     pub dropped: BTreeMap<String, u64>,
+}
+
+/// Packets that come in pieces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FragmentsSnapshot {
+    /// Packets now of which some pieces came.
+    pub now: usize,
+    /// Octets now of pieces that wait for the first one.
+    pub held_octets: usize,
+    /// Packets not all of whose pieces came in time.
+    pub expired: u64,
+    /// Packets that made way for newer ones.
+    pub evicted: u64,
 }
 
 /// The TUN device.
@@ -221,7 +251,18 @@ impl From<&Seat> for ServiceSnapshot {
             scheduler: (&seat.occupant()).into(),
             scheduling: service.counters().into(),
             traffic: totals.into(),
+            pool: service.terms().pool().map(Into::into),
             servers: service.servers().iter().map(|server| server.as_ref().into()).collect(),
+        }
+    }
+}
+
+impl From<&Pool> for PoolSnapshot {
+    fn from(pool: &Pool) -> Self {
+        Self {
+            addresses: pool.addresses().to_vec(),
+            places: pool.places(),
+            exhausted: pool.exhausted(),
         }
     }
 }
@@ -286,6 +327,13 @@ impl From<&Director> for ConnectionsSnapshot {
             replaced: director.table().replaced.get(),
             evicted: director.table().evicted.get(),
         }
+    }
+}
+
+impl From<FragmentTotals> for FragmentsSnapshot {
+    fn from(totals: FragmentTotals) -> Self {
+        let FragmentTotals { datagrams, held_octets, expired, evicted } = totals;
+        Self { now: datagrams, held_octets, expired, evicted }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
+use wvs_core::pool::Pool;
 use wvs_core::verdict::DropReason;
 
 use super::State;
@@ -37,6 +38,8 @@ pub(super) async fn watch(state: Arc<State>) {
 #[derive(Debug)]
 struct Sums {
     limits: [u64; LIMITS.len()],
+    half_open_evicted: u64,
+    fragments_evicted: u64,
     write_errors: u64,
     queue_full: u64,
     services: Vec<ServiceSums>,
@@ -47,6 +50,7 @@ struct ServiceSums {
     faults: u64,
     fallback: u64,
     no_server: u64,
+    pool_exhausted: u64,
 }
 
 impl Sums {
@@ -54,6 +58,8 @@ impl Sums {
         let verdicts = state.director.verdicts();
         Self {
             limits: LIMITS.map(|(reason, _)| verdicts.dropped(reason)),
+            half_open_evicted: state.director.table().evicted.get(),
+            fragments_evicted: state.director.fragments().evicted,
             write_errors: state.device_counters.write_errors(),
             queue_full: state.device_counters.queue_full(),
             services: state.seats.iter().map(ServiceSums::of).collect(),
@@ -66,6 +72,17 @@ impl Sums {
             if dropped > 0 {
                 tracing::warn!(%reason, dropped, "{message}");
             }
+        }
+        let evicted = self.half_open_evicted.saturating_sub(last.half_open_evicted);
+        if evicted > 0 {
+            tracing::warn!(
+                evicted,
+                "half-open connections made way for newer ones: a flood of SYNs?"
+            );
+        }
+        let evicted = self.fragments_evicted.saturating_sub(last.fragments_evicted);
+        if evicted > 0 {
+            tracing::warn!(evicted, "packets in pieces made way for newer ones: a flood of them?");
         }
         let refused = self.write_errors.saturating_sub(last.write_errors);
         if refused > 0 {
@@ -91,6 +108,7 @@ impl ServiceSums {
             faults: seat.occupant().counters.faults(),
             fallback: counters.fallback.get(),
             no_server: counters.no_server.get(),
+            pool_exhausted: seat.service().terms().pool().map_or(0, Pool::exhausted),
         }
     }
 
@@ -113,6 +131,10 @@ impl ServiceSums {
         let refused = self.no_server.saturating_sub(last.no_server);
         if refused > 0 {
             tracing::warn!(service, refused, "no real server could take connections");
+        }
+        let refused = self.pool_exhausted.saturating_sub(last.pool_exhausted);
+        if refused > 0 {
+            tracing::warn!(service, refused, "the pool has no free place; give it more addresses");
         }
     }
 }
