@@ -318,20 +318,15 @@ impl World {
     pub fn recount(&self) {
         let tables = self.director.tables();
         let mut counted: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
-        let states =
-            tables
-                .v4()
-                .snapshot()
-                .iter()
-                .filter_map(|connection| Some((connection.server().id(), connection.state()?)))
-                .chain(
-                    tables.v6().snapshot().iter().filter_map(|connection| {
-                        Some((connection.server().id(), connection.state()?))
-                    }),
-                )
-                .collect::<Vec<_>>();
+        let v4 = tables.v4().snapshot();
+        let v6 = tables.v6().snapshot();
+        let half_open = v4.iter().filter(|connection| connection.is_half_open()).count()
+            + v6.iter().filter(|connection| connection.is_half_open()).count();
+        let of_v4 = v4.iter().map(|connection| (connection.server().id(), connection.state()));
+        let of_v6 = v6.iter().map(|connection| (connection.server().id(), connection.state()));
+        let states: Vec<_> =
+            of_v4.chain(of_v6).filter_map(|(server, state)| Some((server, state?))).collect();
         let live = states.len();
-        let half_open = states.iter().filter(|(_, state)| state.is_half_open()).count();
         for (server, state) in states {
             let (active, inactive) = counted.entry(server).or_default();
             *(if state.is_active() { active } else { inactive }) += 1;

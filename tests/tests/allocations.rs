@@ -6,6 +6,8 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use wvs_abi::Request;
+use wvs_core::connection::table::TableLimits;
+use wvs_core::director::DirectorConfig;
 use wvs_core::packet::Packet;
 use wvs_core::real_server::RealServer;
 use wvs_core::scheduler::{Pick, Scheduler};
@@ -13,12 +15,14 @@ use wvs_core::service::Protocol;
 use wvs_core::verdict::{DropReason, Verdict};
 use wvs_plugin::{Host, Limits, Source, builtin};
 use wvs_tests::packet::{ACK, FIN, SYN, at, echo, icmp_error, tcp, udp};
-use wvs_tests::world::{ServiceSpec, World, terms};
+use wvs_tests::world::{ServiceSpec, World, settings, terms};
 
 struct Counting;
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    /// Allocated less freed; below 0 when other threads' memory is freed here.
+    static OCTETS: Cell<isize> = const { Cell::new(0) };
 }
 
 // SAFETY: every call is handed to the system's allocator unchanged; counting touches a constant
@@ -26,20 +30,27 @@ thread_local! {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        grow(0, layout.size());
         // SAFETY: the caller's promises are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        grow(layout.size(), 0);
         // SAFETY: the caller's promises are passed on.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        grow(layout.size(), size);
         // SAFETY: the caller's promises are passed on.
         unsafe { System.realloc(pointer, layout, size) }
     }
+}
+
+fn grow(from: usize, to: usize) {
+    OCTETS.set(OCTETS.get().wrapping_add_unsigned(to).wrapping_sub_unsigned(from));
 }
 
 #[global_allocator]
@@ -119,9 +130,9 @@ fn a_new_connection_allocates_itself_and_at_times_room_in_the_table() {
             allocations
         })
         .collect();
-    // One for the connection; a shard of the index for either tuple and a segment of the roll grow
-    // now and then.
-    assert!(allocations.iter().all(|count| (1..=4).contains(count)), "{allocations:?}");
+    // One for the connection; a shard of the index for either tuple, a segment of the roll and the
+    // queue of half-open ones grow now and then.
+    assert!(allocations.iter().all(|count| (1..=5).contains(count)), "{allocations:?}");
     assert!(allocations.contains(&1));
 }
 
@@ -144,4 +155,30 @@ fn decisions_of_plugins_allocate_nothing() {
         }
         assert_eq!(ALLOCATIONS.get() - before, 0, "{name}");
     }
+}
+
+/// A hundred times as many SYNs as there may be half-open connections, and no sweep comes by.
+#[test]
+fn flood_of_syns_takes_memory_for_its_limit_and_no_more() {
+    const LIMIT: u16 = 1_000;
+    let limits = TableLimits { connections: 10_000, half_open: LIMIT.into() };
+    let world = World::with(
+        DirectorConfig { limits, ..settings() },
+        vec![ServiceSpec::new(Protocol::Tcp, "203.0.113.10:80", &["10.0.0.1:80"])],
+    );
+    let vip = at("203.0.113.10:80");
+    let flood = |hosts: std::ops::Range<u8>| {
+        let before = OCTETS.get();
+        for (host, port) in hosts.flat_map(|host| (1..=LIMIT).map(move |port| (host, port))) {
+            let client = std::net::SocketAddr::from(([198, 51, 100, host], port));
+            assert_eq!(process(&world, &tcp(client, vip, SYN)).0, Verdict::Forward);
+        }
+        OCTETS.get() - before
+    };
+    let first = flood(0..2);
+    assert!(first < 512 * 2 * isize::try_from(LIMIT).unwrap(), "{first} octets at first");
+    let later = flood(2..100);
+    // Shards of the index are filled by chance, and grow with the fullest that they ever were.
+    assert!(later < first, "{later} octets after {first}");
+    assert_eq!(world.director.table().evicted.get(), 99 * u64::from(LIMIT));
 }

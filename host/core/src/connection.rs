@@ -31,7 +31,7 @@ use tuple::{Direction, Endpoint, Tuple};
 pub struct Connection<A> {
     /// CIP:port to VIP:port, as the client's packets come in.
     original: Tuple<A>,
-    /// A [`State`] as a number, or [`CLOSED`].
+    /// A [`State`] as a number, or [`CLOSED`]; with [`PROVEN`].
     state: AtomicU8,
     /// In full NAT, what stands in for CIP:port in front of the real server.
     local: Option<Local>,
@@ -70,11 +70,29 @@ impl Tick {
 /// In place of a state: the connection was taken out of the table.
 const CLOSED: u8 = u8::MAX;
 
+/// Beside a state: the connection has been more than half-open. Whatever comes later, a forged SYN
+/// for one, its client has shown that it exists.
+const PROVEN: u8 = 0x40;
+
+/// The state that a number stands for, `None` for [`CLOSED`].
+#[inline]
+fn state_of(number: u8) -> Option<State> {
+    State::from_number(number & !PROVEN)
+}
+
+/// Whether the client of a connection in this state still has to show that it exists.
+#[inline]
+fn is_half_open(number: u8) -> bool {
+    number & PROVEN == 0 && state_of(number).is_some_and(State::is_half_open)
+}
+
 /// A state and the one that took its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Advance {
     pub(crate) from: State,
     pub(crate) to: State,
+    pub(crate) was_half_open: bool,
+    pub(crate) is_half_open: bool,
 }
 
 impl<A: Address> Connection<A> {
@@ -170,7 +188,7 @@ impl<A: Address> Connection<A> {
     /// Its state, `None` once it was taken out of the table.
     #[must_use]
     pub fn state(&self) -> Option<State> {
-        State::from_number(self.state.load(Relaxed))
+        state_of(self.state.load(Relaxed))
     }
 
     /// Notes a packet: the connection lives on from `now`.
@@ -186,28 +204,36 @@ impl<A: Address> Connection<A> {
     pub(crate) fn advance(&self, next: impl Fn(State) -> State) -> Option<Advance> {
         let mut present = self.state.load(Relaxed);
         loop {
-            let from = State::from_number(present)?;
+            let from = state_of(present)?;
             let to = next(from);
+            let is_unproven = to == State::None || to.is_half_open();
+            let changed = to.number() | if is_unproven { present & PROVEN } else { PROVEN };
+            let advance = Advance {
+                from,
+                to,
+                was_half_open: is_half_open(present),
+                is_half_open: is_half_open(changed),
+            };
             if to == from {
-                return Some(Advance { from, to });
+                return Some(advance);
             }
-            match self.state.compare_exchange_weak(present, to.number(), Relaxed, Relaxed) {
+            match self.state.compare_exchange_weak(present, changed, Relaxed, Relaxed) {
                 Ok(_) => {
                     if from.is_active() != to.is_active() {
                         self.server.count_moved(to.is_active());
                     }
-                    return Some(Advance { from, to });
+                    return Some(advance);
                 }
-                Err(changed) => present = changed,
+                Err(other) => present = other,
             }
         }
     }
 
-    /// Ends the connection for the counts. The state that it had, for exactly one caller.
-    pub(crate) fn close(&self) -> Option<State> {
-        let state = State::from_number(self.state.swap(CLOSED, Relaxed))?;
-        self.server.count_closed(state.is_active());
-        Some(state)
+    /// Ends the connection for the counts. Whether it was half-open, for exactly one caller.
+    pub(crate) fn close(&self) -> Option<bool> {
+        let number = self.state.swap(CLOSED, Relaxed);
+        self.server.count_closed(state_of(number)?.is_active());
+        Some(is_half_open(number))
     }
 
     /// Whether it was taken out of the table.
@@ -220,9 +246,10 @@ impl<A: Address> Connection<A> {
         self.state().is_none_or(State::is_reusable)
     }
 
-    /// Whether its client still has to show that it exists.
-    pub(crate) fn is_half_open(&self) -> bool {
-        self.state().is_some_and(State::is_half_open)
+    /// Whether its first handshake is under way: its client still has to show that it exists.
+    #[must_use]
+    pub fn is_half_open(&self) -> bool {
+        is_half_open(self.state.load(Relaxed))
     }
 
     /// Whether it was silent for longer than its state allows.

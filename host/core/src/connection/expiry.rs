@@ -29,9 +29,12 @@ const VISITS_MIN: usize = 1_024;
 /// See [`VISITS_MIN`].
 const VISITS_MAX: usize = 16_384;
 
-/// So many times as many while more than a quarter of the roll is closed: a flood of SYNs is on, and
-/// half-open connections make way for each other faster than usual rounds would forget them.
-const HASTE: usize = 4;
+/// Closed connections that the roll of an otherwise empty table may hold.
+const CLOSED_MAX: usize = 256;
+
+/// Connections visited when one is added to a roll with too many closed ones: more than one of them
+/// is closed then, on average, so that a flood clears up behind itself however fast it comes.
+const VISITS_PER_ADDITION: usize = 4;
 
 /// Every connection of a table, in the order in which a sweep gets to them.
 #[derive(Debug)]
@@ -62,12 +65,17 @@ impl<A: Address> Default for Roll<A> {
 }
 
 impl<A: Address> Roll<A> {
-    /// Adds a connection. It leaves when a sweep finds that it was closed or expired.
-    pub(crate) fn add(&self, connection: Arc<Connection<A>>) {
+    /// Adds a connection. It leaves when a sweep finds that it was closed or expired, or when there
+    /// are many closed ones beside the `live` ones of the moment, both families' together.
+    pub(crate) fn add(&self, connection: Arc<Connection<A>>, live: usize) {
         let next = self.next.fetch_add(1, Relaxed).checked_rem(SEGMENTS).unwrap_or(0);
         if let Some(segment) = self.segments.get(next) {
             segment.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
             self.length.fetch_add(1, Relaxed);
+        }
+        let length_max = live.saturating_add(live / 2).saturating_add(CLOSED_MAX);
+        if self.length() > length_max {
+            self.visit(VISITS_PER_ADDITION, |_| false);
         }
     }
 
@@ -76,26 +84,32 @@ impl<A: Address> Roll<A> {
         self.length.load(Relaxed)
     }
 
-    /// Visits the next connections, a bounded number; hands each expired one to `remove` and forgets
-    /// it and those that were closed before. Returns how many `remove` said it removed. `live` is how
-    /// many of the roll are not closed, at most. A call while another one runs does nothing.
-    pub(crate) fn sweep(
-        &self,
-        now: Moment,
-        live: usize,
-        remove: impl Fn(&Connection<A>) -> bool,
-    ) -> usize {
+    /// Visits the next connections, at most [`VISITS_MAX`]; hands each expired one to `remove` and
+    /// forgets it and those that were closed before. Returns how many `remove` said it removed.
+    /// A call while another one runs does nothing.
+    pub(crate) fn sweep(&self, now: Moment, remove: impl Fn(&Connection<A>) -> bool) -> usize {
+        let length = self.length();
+        let visits = length.div_ceil(CALLS_PER_ROUND).clamp(VISITS_MIN, VISITS_MAX).min(length);
+        let mut removed = 0_usize;
+        self.visit(visits, |connection| {
+            let is_expired = connection.is_expired(now);
+            if is_expired && remove(connection) {
+                removed = removed.saturating_add(1);
+            }
+            is_expired
+        });
+        removed
+    }
+
+    /// Visits the next connections and forgets those that are over, which `is_over` says, or were
+    /// closed before.
+    fn visit(&self, visits: usize, mut is_over: impl FnMut(&Connection<A>) -> bool) {
         let mut cursor = match self.cursor.try_lock() {
             Ok(cursor) => cursor,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return 0,
+            Err(TryLockError::WouldBlock) => return,
         };
-        let length = self.length();
-        let closed = length.saturating_sub(live);
-        let haste = if closed > length.div_ceil(4) { HASTE } else { 1 };
-        let usual = length.div_ceil(CALLS_PER_ROUND).clamp(VISITS_MIN, VISITS_MAX);
-        let visits = usual.saturating_mul(haste).min(length);
-        let (mut visited, mut removed, mut ends) = (0_usize, 0_usize, 0_usize);
+        let (mut visited, mut ends) = (0_usize, 0_usize);
         // An end of a segment costs a visit of its own, so that empty ones are no endless loop.
         while visited < visits && ends <= SEGMENTS {
             let Some(segment) = self.segments.get(cursor.segment) else {
@@ -103,14 +117,10 @@ impl<A: Address> Roll<A> {
                 continue;
             };
             let mut segment = segment.lock().unwrap_or_else(PoisonError::into_inner);
-            for _ in 0..BATCH {
+            for _ in 0..BATCH.min(visits.saturating_sub(visited)) {
                 let Some(connection) = segment.get(cursor.position) else { break };
-                let is_expired = connection.is_expired(now);
-                if is_expired && remove(connection) {
-                    removed = removed.saturating_add(1);
-                }
                 visited = visited.saturating_add(1);
-                if is_expired || connection.state().is_none() {
+                if is_over(connection) || connection.is_closed() {
                     segment.swap_remove(cursor.position);
                     self.length.fetch_sub(1, Relaxed);
                 } else {
@@ -127,7 +137,6 @@ impl<A: Address> Roll<A> {
                 ends = ends.saturating_add(1);
             }
         }
-        removed
     }
 
     /// Every connection that was not closed.

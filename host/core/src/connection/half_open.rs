@@ -35,7 +35,7 @@ impl<A: Address> HalfOpen<A> {
     /// Keeps count of a connection's states.
     #[inline]
     pub(crate) fn follow(&self, advance: Advance) {
-        match (advance.from.is_half_open(), advance.to.is_half_open()) {
+        match (advance.was_half_open, advance.is_half_open) {
             (false, true) => _ = self.count.fetch_add(1, Relaxed),
             (true, false) => self.leave(),
             _ => {}

@@ -1,7 +1,7 @@
 //! The connection table: every connection once, found under both of its tuples.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
-use core::sync::atomic::{AtomicU16, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::Arc;
 
 use dashmap::DashMap;
@@ -95,14 +95,12 @@ pub(crate) struct Entry<A: Address> {
 
 /// The direction of an entry, and until when its packets have nothing to tell the connection.
 #[derive(Debug)]
-struct Memo(AtomicU16);
+struct Memo(AtomicU32);
 
 impl Memo {
-    const REPLY: u16 = 1;
-    const FULL_NAT: u16 = 2;
-    const KIND: u16 = Self::REPLY | Self::FULL_NAT;
-    /// Ticks that can be told apart; the next ones, hours later, have the same numbers again.
-    const TICKS: u32 = (1 << 14) - 1;
+    const REPLY: u32 = 1;
+    const FULL_NAT: u32 = 2;
+    const KIND: u32 = Self::REPLY | Self::FULL_NAT;
 
     /// The connection is to be asked about the next packet.
     const fn new(direction: Direction, is_full_nat: bool) -> Self {
@@ -110,22 +108,21 @@ impl Memo {
             Direction::Original => 0,
             Direction::Reply => Self::REPLY,
         };
-        Self(AtomicU16::new(direction | if is_full_nat { Self::FULL_NAT } else { 0 }))
+        Self(AtomicU32::new(direction | if is_full_nat { Self::FULL_NAT } else { 0 }))
     }
 
-    fn has(&self, kind: u16) -> bool {
+    fn has(&self, kind: u32) -> bool {
         self.0.load(Relaxed) & kind != 0
     }
 
-    /// 1 to [`Self::TICKS`], in the upper bits; 0 is no tick.
+    /// In the upper 30 bits, which last for 34 years: the tick's number and 1; 0 is no tick.
     #[inline]
-    fn mark(tick: Tick) -> u16 {
-        let number = tick.number().checked_rem(Self::TICKS).unwrap_or(0);
-        u16::try_from(number).unwrap_or(0).saturating_add(1) << 2
+    const fn mark(tick: Tick) -> u32 {
+        tick.number().wrapping_add(1) << 2
     }
 
     #[inline]
-    fn set(&self, mark: u16) {
+    fn set(&self, mark: u32) {
         self.0.store(self.0.load(Relaxed) & Self::KIND | mark, Relaxed);
     }
 }
@@ -299,7 +296,7 @@ impl Tables {
             Ok(None) => {
                 self.counters.opened.count();
                 connection.server.traffic().count_connection();
-                table.roll.add(Arc::clone(&connection));
+                table.roll.add(Arc::clone(&connection), self.live());
                 Ok(connection)
             }
             other => {
@@ -313,9 +310,9 @@ impl Tables {
 
     /// Takes a connection out so that its tuples are free. True for exactly one caller.
     fn remove<A: Tabled>(&self, connection: &Connection<A>) -> bool {
-        let Some(state) = connection.close() else { return false };
+        let Some(was_half_open) = connection.close() else { return false };
         let table = A::table(self);
-        if state.is_half_open() {
+        if was_half_open {
             table.half_open.leave();
         }
         table.unindex(connection);
@@ -344,7 +341,7 @@ impl Tables {
     fn sweep_family<A: Tabled>(&self, now: Moment) -> usize {
         let table = A::table(self);
         table.fragments.sweep(now);
-        table.roll.sweep(now, self.live(), |connection| self.remove(connection))
+        table.roll.sweep(now, |connection| self.remove(connection))
     }
 }
 
