@@ -2,9 +2,13 @@
 
 mod answers;
 mod fragments;
+mod full_nat;
+mod half_open;
 mod icmp_errors;
 mod malformed;
+mod memo;
 mod nat;
+mod partial_checksums;
 mod properties;
 mod stories;
 mod table;
