@@ -303,7 +303,7 @@ fn reset(stream: TcpStream) {
 }
 
 /// Octets that no compression and no shift of position would go unnoticed in.
-fn noise(octets: usize) -> Vec<u8> {
+pub(crate) fn noise(octets: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut noise = Vec::with_capacity(octets + 8);
     while noise.len() < octets {

@@ -27,6 +27,7 @@ mod demo;
 mod director;
 mod full_nat;
 mod host_state;
+mod path_mtu;
 mod plugins;
 mod refusals;
 mod restart;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         plugins::trials(),
         routing::trials(),
         full_nat::trials(),
+        path_mtu::trials(),
         restart::trials(),
         refusals::trials(),
         demo::trials(),

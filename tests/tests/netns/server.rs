@@ -1,7 +1,7 @@
 //! Real servers: small, and each with one way to behave.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -90,18 +90,29 @@ where
 }
 
 /// Answers `/name` with its name, `/peer` with the client's address as it sees it, and anything
-/// else with the file of that name.
-fn serve_web(stream: TcpStream, name: &str, folder: &std::path::Path) -> io::Result<()> {
+/// else with the file of that name, which a `PUT` writes.
+pub(crate) fn serve_web(stream: TcpStream, name: &str, folder: &std::path::Path) -> io::Result<()> {
     let peer = stream.peer_addr()?;
     let mut request = BufReader::new(stream.try_clone()?);
     let mut line = String::new();
     request.read_line(&mut line)?;
+    let is_put = line.starts_with("PUT ");
     let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut length = 0;
     while line != "\r\n" {
         line.clear();
         if request.read_line(&mut line)? == 0 {
             return Ok(());
         }
+        if let Some((_, value)) = line.split_once(':').filter(|(key, _)| *key == "Content-Length") {
+            length = value.trim().parse().map_err(io::Error::other)?;
+        }
+    }
+    if is_put {
+        let mut file = File::create(folder.join(path.trim_start_matches('/')))?;
+        io::copy(&mut request.take(length), &mut file)?;
+        let mut stream = stream;
+        return write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     }
     let mut stream = stream;
     let mut head = |octets| {
