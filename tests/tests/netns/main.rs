@@ -26,9 +26,11 @@ mod connections;
 mod demo;
 mod director;
 mod full_nat;
+mod host;
 mod host_state;
 mod path_mtu;
 mod plugins;
+mod programs;
 mod refusals;
 mod restart;
 mod routing;
@@ -43,7 +45,23 @@ use wvs::device::{Device, DeviceNeeds};
 use wvs::lab::{self, Lab};
 
 /// Programs that the tests run.
-const PROGRAMS: [&str; 7] = ["curl", "ethtool", "ip", "ping", "setpriv", "sha256sum", "sysctl"];
+const PROGRAMS: [&str; 15] = [
+    "curl",
+    "ethtool",
+    "hping3",
+    "ip",
+    "iperf3",
+    "nginx",
+    "nmap",
+    "ping",
+    "redis-benchmark",
+    "redis-server",
+    "setpriv",
+    "sha256sum",
+    "ss",
+    "sysctl",
+    "tracepath",
+];
 
 fn main() -> ExitCode {
     // Before there is a second thread.
@@ -66,7 +84,9 @@ fn main() -> ExitCode {
         plugins::trials(),
         routing::trials(),
         full_nat::trials(),
+        host::trials(),
         path_mtu::trials(),
+        programs::trials(),
         restart::trials(),
         refusals::trials(),
         demo::trials(),

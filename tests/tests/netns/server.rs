@@ -143,7 +143,7 @@ pub(crate) fn udp_echo(host: &Host, address: IpAddr, port: u16) {
     let socket = host.run(|| UdpSocket::bind((address, port))).expect("a socket");
     let name = host.name().to_owned();
     host.spawn(move || {
-        let mut datagram = [0; 2048];
+        let mut datagram = [0; 65_536];
         while let Ok((length, from)) = socket.recv_from(&mut datagram) {
             let mut answer = format!("{name} ").into_bytes();
             answer.extend_from_slice(&datagram[..length]);
