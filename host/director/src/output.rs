@@ -5,7 +5,8 @@ use std::fmt::{Display, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::control::snapshot::{
-    PacketsSnapshot, SchedulerSnapshot, ServiceSnapshot, ServicesSnapshot, TrafficSnapshot,
+    DeviceSnapshot, PacketsSnapshot, SchedulerSnapshot, ServiceSnapshot, ServicesSnapshot,
+    TrafficSnapshot,
 };
 
 /// Which columns a listing has.
@@ -109,6 +110,26 @@ pub fn drops(packets: &PacketsSnapshot) -> String {
         String::new()
     } else {
         format!("Dropped packets: {}\n", reasons.join(", "))
+    }
+}
+
+/// A line of what was lost between the kernel and the director; empty when nothing was.
+#[must_use]
+pub fn losses(device: &DeviceSnapshot) -> String {
+    let DeviceSnapshot { name, read_errors, write_errors, queue_full, .. } = device;
+    let losses: Vec<_> = [
+        (queue_full, "with the queue full"),
+        (read_errors, "in reading"),
+        (write_errors, "in writing"),
+    ]
+    .into_iter()
+    .filter(|(packets, _)| **packets > 0)
+    .map(|(packets, how)| format!("{} {how}", count(*packets, "packet", "packets")))
+    .collect();
+    if losses.is_empty() {
+        String::new()
+    } else {
+        format!("Lost at {name}: {}\n", losses.join(", "))
     }
 }
 

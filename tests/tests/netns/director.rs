@@ -105,7 +105,7 @@ impl DirectorProcess {
         assert_eq!(ended.code, None);
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().try_into().expect("a pid"));
         kill(pid, signal).expect("it runs");
     }

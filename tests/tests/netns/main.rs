@@ -2,7 +2,8 @@
 //!
 //! Each test builds its network of namespaces, runs the program `wvs` in it and takes everything
 //! down again. It needs root, or a kernel that lets users make user namespaces, and the programs
-//! `curl`, `ip` and `ping`; without them the tests are skipped, or fail when `WVS_FORBID_SKIP=1`.
+//! `curl`, `ethtool`, `ip` and `ping`; without them the tests are skipped, or fail when
+//! `WVS_FORBID_SKIP=1`.
 
 /// Lists tests by their names: `both` runs over IPv4 and over IPv6, `once` once.
 macro_rules! trials {
@@ -28,6 +29,7 @@ mod director;
 mod full_nat;
 mod host;
 mod host_state;
+mod offload;
 mod path_mtu;
 mod plugins;
 mod programs;
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
         connections::trials(),
         schedulers::trials(),
         plugins::trials(),
+        offload::trials(),
         routing::trials(),
         full_nat::trials(),
         host::trials(),

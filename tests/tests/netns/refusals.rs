@@ -15,6 +15,7 @@ use crate::stage::{PORT, SERVER_PORT, Stage, run, run_well};
 
 trials! {
     once second_director_on_the_same_device_is_refused,
+    once device_that_persists_is_refused_and_stays,
     once missing_tun_driver_is_refused,
     once missing_rights_are_refused,
     once device_name_of_another_interface_is_refused,
@@ -56,6 +57,16 @@ fn second_director_on_the_same_device_is_refused() {
     assert_refused(&ended, "wvs0 is in use by another process, probably a second director");
     assert_unchanged(&stage.lab.director, &before);
     director.stop();
+}
+
+fn device_that_persists_is_refused_and_stays() {
+    let stage = Stage::new(1);
+    for more in [&[][..], &["multi_queue"]] {
+        let device = ["tuntap", "add", "dev", "wvs0", "mode", "tun"];
+        run_well(&stage.lab.director, "ip", &[&device, more].concat());
+        refuse(&stage, &stage.service(false, "rr"), "wvs0 is in use by another process");
+        run_well(&stage.lab.director, "ip", &["link", "delete", "wvs0"]);
+    }
 }
 
 fn missing_tun_driver_is_refused() {

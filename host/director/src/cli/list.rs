@@ -21,7 +21,7 @@ use crate::output::{self, Columns};
   wvs list -c wvs.yaml         of the director that runs with this configuration
 
 A line `scheduler: ...` below a service says that its scheduler failed, or that the director placed \
-connections in its stead; with --stats the last line says what was dropped. Neither is there when \
+connections in its stead; with --stats the last lines say what was dropped and what was lost at the device. None is there when \
 there is nothing to say.")]
 pub(super) struct ListArgs {
     /// Only this service: its name, VIP:PORT, or VIP:PORT/PROTOCOL.
@@ -80,6 +80,7 @@ pub(super) fn list(args: &ListArgs) -> u8 {
     let mut text = output::list(&snapshot.services, columns, is_whole);
     if args.stats && is_whole {
         text.push_str(&output::drops(&snapshot.stats.packets));
+        text.push_str(&output::losses(&snapshot.stats.device));
     }
     print(text.as_bytes())
 }
