@@ -105,7 +105,7 @@ impl Flood {
     fn send(&mut self, world: &World) -> Verdict {
         let bits = self.random.next();
         let source = self.random.next().to_be_bytes();
-        let (mut buffer, ports) = if bits % 2 == 0 {
+        let (mut buffer, ports) = if bits.is_multiple_of(2) {
             let mut buffer = self.v4.clone();
             // Of all addresses of 16 to 31, which the other clients are not among.
             buffer[12] = 16 + source[0] % 16;
