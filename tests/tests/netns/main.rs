@@ -65,10 +65,15 @@ const PROGRAMS: [&str; 15] = [
     "tracepath",
 ];
 
+/// Tests at once, unless the command line says otherwise.
+const TEST_THREADS: usize = 6;
+
 fn main() -> ExitCode {
     // Before there is a second thread.
     let isolated = lab::isolate();
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // They wait for the kernel most of the time: for namespaces to come and go, above all.
+    arguments.test_threads.get_or_insert(TEST_THREADS);
     let missing = isolated
         .and_then(|()| Lab::build(1))
         .map_err(|error| error.to_string())
