@@ -68,12 +68,12 @@ fn client_in_the_network_of_a_server_is_served(is_ipv6: bool) {
     );
     run_well(server, "sh", &["-ec", &wire]);
     let (family, address, gateway) = if is_ipv6 {
-        ("-6", "fd00:20:1::77/64", "fd00:20:1::1")
+        ("-6", "fd00:20:1::77/64 nodad", "fd00:20:1::1")
     } else {
         ("-4", "10.20.1.77/24", "10.20.1.1")
     };
     let addresses = format!(
-        "ip link set eth0 down; ip link set wire up; ip {family} address add {address} dev wire;
+        "ip link set eth0 down; ip link set wire up; ip {family} address add dev wire {address};
         ip {family} route add default via {gateway}"
     );
     run_well(client, "sh", &["-ec", &addresses]);

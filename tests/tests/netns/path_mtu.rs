@@ -210,7 +210,9 @@ fn cable(near: &Host, far: &Host, number: u16, is_ipv6: bool, mtu: &str) {
     for (host, link, is_far_end) in [(near, name.as_str(), false), (far, "eth0", true)] {
         let address = format!("{}{length}", address(number, is_far_end, is_ipv6));
         run_well(host, "ip", &["link", "set", link, "mtu", mtu, "up"]);
-        run_well(host, "ip", &["address", "add", &address, "dev", link]);
+        // Without a search for duplicates it works at once.
+        let nodad: &[&str] = if is_ipv6 { &["nodad"] } else { &[] };
+        run_well(host, "ip", &[&["address", "add", &address, "dev", link], nodad].concat());
     }
 }
 

@@ -149,7 +149,8 @@ pub static DEVICE: Table = Table {
             "`auto`",
             "`auto` or 576 to 65535",
             "The longest packet in octets. `auto` takes the smallest MTU on the ways to \
-             the real servers, so that clients learn of it; IPv6 needs 1280 or more.",
+             the real servers and of the default routes, so that clients learn of it, and \
+             follows it when links and routes change; IPv6 needs 1280 or more.",
         ),
         Key::optional(
             "queues",
