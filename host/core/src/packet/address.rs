@@ -1,7 +1,7 @@
 //! What IPv4 and IPv6 have in common, so that everything behind the header is written once.
 
 use core::fmt;
-use core::hash::Hash;
+use core::hash::{Hash, Hasher};
 use core::net::IpAddr;
 
 use super::checksum::{Difference, Sum};
@@ -41,6 +41,9 @@ pub trait Address:
 
     /// The sum of the address's octets.
     fn sum(self) -> Sum;
+
+    /// Feeds two addresses to a hash, in as few words as they fit into.
+    fn hash_pair<H: Hasher>(source: Self, destination: Self, hasher: &mut H);
 
     /// The address of this family, `None` for one of the other.
     fn from_ip(address: IpAddr) -> Option<Self>;

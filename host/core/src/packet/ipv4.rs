@@ -2,6 +2,7 @@
 //!
 //! Read first: RFC 791 section 3.1; RFC 1812 section 5.2.2 (what a router checks).
 
+use core::hash::Hasher;
 use core::net::{IpAddr, Ipv4Addr};
 
 use super::address::{Address, IpHeader};
@@ -132,6 +133,12 @@ impl Address for Ipv4Addr {
         Sum::default().number(u32::from_be_bytes(self.octets()))
     }
 
+    #[inline]
+    fn hash_pair<H: Hasher>(source: Self, destination: Self, hasher: &mut H) {
+        hasher.write_u64(u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits()));
+    }
+
+    #[inline]
     fn from_ip(address: IpAddr) -> Option<Self> {
         match address {
             IpAddr::V4(address) => Some(address),

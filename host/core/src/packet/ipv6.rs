@@ -2,6 +2,7 @@
 //!
 //! Read first: RFC 8200 sections 3 and 4; RFC 6946 (atomic fragments).
 
+use core::hash::Hasher;
 use core::net::{IpAddr, Ipv6Addr};
 
 use super::address::{Address, IpHeader};
@@ -176,6 +177,13 @@ impl Address for Ipv6Addr {
         self.segments().into_iter().fold(Sum::default(), Sum::word)
     }
 
+    #[inline]
+    fn hash_pair<H: Hasher>(source: Self, destination: Self, hasher: &mut H) {
+        hasher.write_u128(source.to_bits());
+        hasher.write_u128(destination.to_bits());
+    }
+
+    #[inline]
     fn from_ip(address: IpAddr) -> Option<Self> {
         match address {
             IpAddr::V4(_) => None,
