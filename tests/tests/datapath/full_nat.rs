@@ -412,14 +412,23 @@ fn place_that_was_given_back_rests_until_all_others_were_tried() {
 #[test]
 fn place_of_a_closed_connection_rests_until_it_expires() {
     for family in FAMILIES {
-        let mut world = family.few_places(Protocol::Tcp, 20_000..=20_000);
-        let (client, vip, server) = (family.client(), family.vip(), family.server(0));
-        let local = receive(&world.forward(&tcp(client, vip, SYN))).source;
-        world.forward(&tcp(server, local, RST | ACK));
-        let other = tcp(family.client_port(1), vip, SYN);
-        world.reply(&other);
+        let mut world = family.few_places(Protocol::Tcp, 20_000..=20_002);
+        let (vip, server) = (family.vip(), family.server(0));
+        let open = |world: &World, port| {
+            receive(&world.forward(&tcp(family.client_port(port), vip, SYN))).source
+        };
+        let locals = [1, 2, 3].map(|port| open(&world, port));
+        for port in [1, 2] {
+            world.forward(&tcp(family.client_port(port), vip, ACK));
+        }
+        // The third, which never got further, leaves; then the first is over. Its turn comes first.
+        assert_eq!(world.outlast(Duration::from_secs(60)), 1);
+        world.forward(&tcp(server, locals[0], RST | ACK));
+        assert_eq!(open(&world, 4), locals[2]);
+        // Now all are taken.
+        world.reply(&tcp(family.client_port(5), vip, SYN));
         assert_eq!(world.outlast(Duration::from_secs(10)), 1);
-        assert_eq!(receive(&world.forward(&other)).source, local);
+        assert_eq!(open(&world, 5), locals[0]);
         world.recount();
     }
 }
