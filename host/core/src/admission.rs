@@ -43,7 +43,14 @@ impl Director {
             _ => true,
         };
         if !self.services.is_vip(vip) || !may_open {
+            let source = (tuple.source.into(), tuple.source_port).into();
             return match tuple.protocol {
+                // A late echo reply would show the client its real server, as any late reply would.
+                Protocol::Icmp
+                    if !may_open && self.services.is_real_server(Protocol::Icmp, source) =>
+                {
+                    Err(DropReason::NoConnection)
+                }
                 Protocol::Icmp => self
                     .pass_unless_vip(tuple.destination, DropReason::IcmpType)
                     .map(Opened::Decision),

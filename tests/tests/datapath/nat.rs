@@ -8,7 +8,7 @@ use wvs_core::verdict::{DropReason, Verdict};
 use wvs_tests::packet::{ACK, PSH, SYN, SeenTransport, Tcp, URG, at, echo, receive, tcp, udp};
 use wvs_tests::world::{ServiceSpec, World};
 
-use crate::FAMILIES;
+use crate::{FAMILIES, V4, V6};
 
 #[test]
 fn request_goes_to_a_real_server_and_its_reply_leaves_from_the_vip() {
@@ -206,4 +206,18 @@ fn quiesced_server_keeps_its_connections_and_gets_no_new_ones() {
     }
     let sent = world.forward(&tcp(family.client(), family.vip(), ACK));
     assert_eq!(receive(&sent).destination, family.server(0));
+}
+
+#[test]
+fn late_echo_reply_of_a_services_server_is_dropped_and_its_own_ping_passes() {
+    for (family, server) in [(&V4, "10.0.0.1:0"), (&V6, "[fd00::1]:0")] {
+        let vip = SocketAddr::new(family.vip().ip(), 0).to_string();
+        let mut world = World::new(vec![ServiceSpec::new(Protocol::Icmp, &vip, &[server])]);
+        let (client, server) = (family.client().ip(), at(server).ip());
+        world.forward(&echo(client, family.vip().ip(), true, 7));
+        world.forward(&echo(server, client, false, 7));
+        assert_eq!(world.wait_and_sweep(std::time::Duration::from_secs(30)), 1);
+        world.drop(&echo(server, client, false, 7), DropReason::NoConnection);
+        assert_eq!(world.process(&echo(server, client, true, 8)).0, Verdict::Pass);
+    }
 }
