@@ -1,5 +1,6 @@
 //! The WVS director in the world: command line, configuration, device, routes, control socket.
 
+pub mod capture;
 mod cli;
 pub mod clock;
 pub mod config;
