@@ -1,5 +1,7 @@
 //! The rig that the tests share: packets built and checked by an implementation that is not ours,
 //! and a director in memory with a clock that the test moves.
 
+pub mod fuzz;
+pub mod onlooker;
 pub mod packet;
 pub mod world;

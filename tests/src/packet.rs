@@ -229,22 +229,33 @@ pub enum SeenTransport {
 /// When the packet is none or one of its checksums is wrong.
 #[must_use]
 pub fn receive(octets: &[u8]) -> Seen {
-    let headers = PacketHeaders::from_ip_slice(octets)
-        .unwrap_or_else(|error| panic!("not a packet: {error}\n{octets:02x?}"));
+    try_receive(octets).unwrap_or_else(|damage| panic!("{damage}\n{octets:02x?}"))
+}
+
+/// As [`receive`] for a packet that may have been damaged on its way.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub fn try_receive(octets: &[u8]) -> Result<Seen, String> {
+    let right = |is_right: bool, what: &str| {
+        if is_right { Ok(()) } else { Err(format!("{what} checksum")) }
+    };
+    let headers =
+        PacketHeaders::from_ip_slice(octets).map_err(|error| format!("not a packet: {error}"))?;
     let (source, destination, hop_limit): (IpAddr, IpAddr, u8) = match headers.net {
         Some(NetHeaders::Ipv4(ip, _)) => {
-            assert_eq!(ip.header_checksum, ip.calc_header_checksum(), "IPv4 header checksum");
+            right(ip.header_checksum == ip.calc_header_checksum(), "IPv4 header")?;
             (ip.source.into(), ip.destination.into(), ip.time_to_live)
         }
         Some(NetHeaders::Ipv6(ip, _)) => (ip.source.into(), ip.destination.into(), ip.hop_limit),
-        other => panic!("neither IPv4 nor IPv6: {other:?}"),
+        other => return Err(format!("neither IPv4 nor IPv6: {other:?}")),
     };
     let payload = match headers.payload {
         PayloadSlice::Tcp(payload)
         | PayloadSlice::Udp(payload)
         | PayloadSlice::Icmpv4(payload)
         | PayloadSlice::Icmpv6(payload) => payload,
-        other => panic!("unexpected payload: {other:?}"),
+        other => return Err(format!("unexpected payload: {other:?}")),
     };
     let (transport, ports) = match headers.transport {
         Some(TransportHeader::Tcp(tcp)) => {
@@ -257,7 +268,7 @@ pub fn receive(octets: &[u8]) -> Seen {
                 }
                 _ => unreachable!("one header has one family"),
             };
-            assert_eq!(Ok(tcp.checksum), expected, "TCP checksum");
+            right(Ok(tcp.checksum) == expected, "TCP")?;
             let bit = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
             let flags = bit(tcp.fin, FIN)
                 | bit(tcp.syn, SYN)
@@ -280,11 +291,11 @@ pub fn receive(octets: &[u8]) -> Seen {
                 }
                 _ => unreachable!("one header has one family"),
             };
-            assert_eq!(Ok(udp.checksum), expected, "UDP checksum");
+            right(Ok(udp.checksum) == expected, "UDP")?;
             (SeenTransport::Udp, (udp.source_port, udp.destination_port))
         }
         Some(TransportHeader::Icmpv4(icmp)) => {
-            assert_eq!(icmp.checksum, icmp.icmp_type.calc_checksum(payload), "ICMP checksum");
+            right(icmp.checksum == icmp.icmp_type.calc_checksum(payload), "ICMP")?;
             (icmp_of(&icmp.to_bytes()), (0, 0))
         }
         Some(TransportHeader::Icmpv6(icmp)) => {
@@ -292,18 +303,18 @@ pub fn receive(octets: &[u8]) -> Seen {
                 unreachable!("ICMPv6 is carried by IPv6")
             };
             let expected = icmp.icmp_type.calc_checksum(a.octets(), b.octets(), payload);
-            assert_eq!(Ok(icmp.checksum), expected, "ICMPv6 checksum");
+            right(Ok(icmp.checksum) == expected, "ICMPv6")?;
             (icmp_of(&icmp.to_bytes()), (0, 0))
         }
-        other => panic!("unexpected transport: {other:?}"),
+        other => return Err(format!("unexpected transport: {other:?}")),
     };
-    Seen {
+    Ok(Seen {
         source: SocketAddr::new(source, ports.0),
         destination: SocketAddr::new(destination, ports.1),
         transport,
         payload: payload.to_vec(),
         hop_limit,
-    }
+    })
 }
 
 fn icmp_of(header: &[u8]) -> SeenTransport {

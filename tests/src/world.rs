@@ -288,6 +288,14 @@ impl World {
         all
     }
 
+    /// Packets that the director has decided on, by its own counters.
+    #[must_use]
+    pub fn processed(&self) -> u64 {
+        let verdicts = self.director.verdicts();
+        let dropped: u64 = DropReason::ALL.iter().map(|reason| verdicts.dropped(*reason)).sum();
+        verdicts.forwarded() + verdicts.replied() + verdicts.passed() + verdicts.held() + dropped
+    }
+
     /// Checks that exactly these counters moved, by so much, while `action` ran, and no others.
     ///
     /// # Panics
@@ -311,7 +319,8 @@ impl World {
         result
     }
 
-    /// Checks that every server's counts are what a recount of the table gives.
+    /// Checks that every server's counts are what a recount of the table gives, and that what was
+    /// opened and did not leave is there.
     ///
     /// # Panics
     /// When they are not.
@@ -333,6 +342,9 @@ impl World {
         }
         assert_eq!(self.director.connections(), live, "live connections");
         assert_eq!(self.director.half_open(), half_open, "half-open connections");
+        let table = self.director.table();
+        let left = table.expired.get() + table.replaced.get() + table.evicted.get();
+        assert_eq!(u64::try_from(live).unwrap(), table.opened.get() - left, "opened minus left");
         for service in self.director.services().list() {
             for server in service.servers() {
                 let expected = counted.get(&server.id()).copied().unwrap_or_default();

@@ -1,0 +1,518 @@
+//! The shadow model: what the documentation promises, restated as plainly as possible over
+//! `HashMap`s, and held against every verdict of the director.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use wvs_core::connection::state::{State, Timeouts};
+use wvs_core::director::{ClosedPort, Director, DirectorConfig};
+use wvs_core::scheduler::Pick;
+use wvs_core::service::{OnNoServer, OnStray, Protocol};
+use wvs_core::verdict::{DropReason, Verdict};
+
+use crate::checks;
+use crate::wire::{ACK, Body, FIN, Quote, RST, SYN, Segment, Wire};
+
+/// A virtual service as the model knows it.
+#[derive(Debug)]
+pub(crate) struct ShadowService {
+    pub(crate) protocol: Protocol,
+    pub(crate) address: SocketAddr,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) on_stray: OnStray,
+    pub(crate) on_no_server: OnNoServer,
+    pub(crate) servers: Vec<ShadowServer>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ShadowServer {
+    pub(crate) address: SocketAddr,
+    pub(crate) weight: u32,
+    traffic: [u64; 5],
+}
+
+impl ShadowServer {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        Self { address, weight: 1, traffic: [0; 5] }
+    }
+}
+
+/// A connection as the model knows it. The server never changes: there is nothing that could.
+#[derive(Debug)]
+struct ShadowConnection {
+    service: usize,
+    server: usize,
+    protocol: Protocol,
+    client: SocketAddr,
+    vip: SocketAddr,
+    rip: SocketAddr,
+    state: State,
+    last_seen_ms: u64,
+}
+
+/// Protocol, source and destination.
+type Ends = (Protocol, SocketAddr, SocketAddr);
+
+/// What should become of a packet.
+#[derive(Debug, PartialEq, Eq)]
+enum Expected {
+    /// Translated, with these ends.
+    Translated(SocketAddr, SocketAddr),
+    /// An ICMP error, translated outside to these addresses and inside to these ends.
+    TranslatedError([IpAddr; 2], [SocketAddr; 2]),
+    Answered(Answer),
+    Passed,
+    Dropped(DropReason),
+    /// Dropped, or passed on untouched: a damaged ICMP error, of which nobody knows what it was about.
+    NotTranslated,
+}
+
+/// An answer of the director's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Reset,
+    PortUnreachable,
+    TimeExceeded(IpAddr),
+    Echo,
+}
+
+/// The model's state.
+#[derive(Debug)]
+pub(crate) struct Model {
+    settings: DirectorConfig,
+    pub(crate) services: Vec<ShadowService>,
+    connections: HashMap<u64, ShadowConnection>,
+    by_original: HashMap<Ends, u64>,
+    by_reply: HashMap<Ends, u64>,
+    next: u64,
+    opened: u64,
+    expired: u64,
+    replaced: u64,
+    verdicts: HashMap<String, u64>,
+    /// A second, and the answers given in it.
+    answers: (u64, u32),
+}
+
+/// Answers of schedulers that the model has not heard yet: service and pick.
+pub(crate) type Picks = Vec<(usize, Pick)>;
+
+impl Model {
+    pub(crate) fn new(settings: DirectorConfig, services: Vec<ShadowService>) -> Self {
+        Self {
+            settings,
+            services,
+            connections: HashMap::new(),
+            by_original: HashMap::new(),
+            by_reply: HashMap::new(),
+            next: 0,
+            opened: 0,
+            expired: 0,
+            replaced: 0,
+            verdicts: HashMap::new(),
+            answers: (0, 0),
+        }
+    }
+
+    pub(crate) fn live(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Holds the director's decision on a packet against what should have become of it.
+    pub(crate) fn judge(
+        &mut self,
+        came: &[u8],
+        is_partial: bool,
+        (verdict, went): (Verdict, &[u8]),
+        now_ms: u64,
+        picks: &mut Picks,
+    ) {
+        *self.verdicts.entry(format!("{verdict:?}")).or_default() += 1;
+        let expected = self.expect(came, now_ms, picks);
+        assert!(picks.is_empty(), "a scheduler was asked, and none should have been: {picks:?}");
+        match (&expected, verdict) {
+            (Expected::Translated(source, destination), Verdict::Forward) => {
+                checks::translated(came, went, *source, *destination, is_partial);
+            }
+            (Expected::TranslatedError(outside, inside), Verdict::Forward) => {
+                checks::translated_error(came, went, *outside, *inside);
+            }
+            (Expected::Answered(answer), Verdict::Reply) => checks::answered(came, went, *answer),
+            (Expected::Passed | Expected::NotTranslated, Verdict::Pass) => assert_eq!(came, went),
+            (Expected::NotTranslated, Verdict::Drop(_)) => {}
+            (Expected::Dropped(reason), Verdict::Drop(found)) if *reason == found => {}
+            _ => panic!("{verdict:?}, and should have been {expected:?}"),
+        }
+    }
+
+    fn expect(&mut self, came: &[u8], now_ms: u64, picks: &mut Picks) -> Expected {
+        let wire = match Wire::of(came) {
+            Ok(wire) => wire,
+            Err(reason) => return Expected::Dropped(reason),
+        };
+        let is_to_vip = self.is_vip(wire.destination);
+        let pass_unless_vip = |reason| {
+            if is_to_vip { Expected::Dropped(reason) } else { Expected::Passed }
+        };
+        match &wire.body {
+            Body::Redirect => Expected::Dropped(DropReason::IcmpType),
+            Body::OtherIcmp => pass_unless_vip(DropReason::IcmpType),
+            Body::Error { is_intact, quote } => self.expect_of_error(&wire, *is_intact, *quote),
+            Body::Tcp(_) | Body::Udp { .. } | Body::Echo { .. } => {
+                match self.expect_of_known(&wire, now_ms) {
+                    Some(expected) => expected,
+                    None => self.expect_of_first(&wire, now_ms, picks),
+                }
+            }
+        }
+    }
+
+    /// A packet of a connection; `None` if there is none, or it is over and this one begins anew.
+    fn expect_of_known(&mut self, wire: &Wire, now_ms: u64) -> Option<Expected> {
+        let ends = wire.ends().unwrap();
+        let (id, is_original) = match (self.by_original.get(&ends), self.by_reply.get(&ends)) {
+            (Some(id), _) => (*id, true),
+            (None, Some(id)) => (*id, false),
+            (None, None) => return None,
+        };
+        if let Body::Echo { is_request, .. } = wire.body
+            && is_request != is_original
+        {
+            return None;
+        }
+        let is_over = is_over(self.connections[&id].state);
+        if let Body::Tcp(segment) = wire.body
+            && is_opening(segment)
+            && is_original
+            && is_over
+        {
+            self.forget(id);
+            self.replaced += 1;
+            return None;
+        }
+        Some(self.carry(id, is_original, wire, now_ms))
+    }
+
+    /// A packet of a connection goes its way.
+    fn carry(&mut self, id: u64, is_original: bool, wire: &Wire, now_ms: u64) -> Expected {
+        let vip = self.connections[&id].vip;
+        if wire.hop_limit <= 1 {
+            return self.answer(wire, Answer::TimeExceeded(vip.ip()), now_ms);
+        }
+        let connection = self.connections.get_mut(&id).unwrap();
+        if let Body::Tcp(segment) = wire.body {
+            connection.state = next_state(connection.state, is_original, segment.flags);
+        }
+        connection.last_seen_ms = now_ms;
+        let (client, rip) = (connection.client, connection.rip);
+        let (service, server) = (connection.service, connection.server);
+        self.count(service, server, is_original, wire.length);
+        if is_original {
+            Expected::Translated(client, rip)
+        } else {
+            Expected::Translated(vip, client)
+        }
+    }
+
+    /// A packet that belongs to no connection.
+    fn expect_of_first(&mut self, wire: &Wire, now_ms: u64, picks: &mut Picks) -> Expected {
+        let (protocol, client, vip) = wire.ends().unwrap();
+        let is_reply = matches!(wire.body, Body::Echo { is_request: false, .. });
+        if !self.is_vip(vip.ip()) || is_reply {
+            return match protocol {
+                Protocol::Icmp
+                    if is_reply && self.real_servers().any(|s| s == (protocol, client)) =>
+                {
+                    Expected::Dropped(DropReason::NoConnection)
+                }
+                Protocol::Icmp if !self.is_vip(vip.ip()) => Expected::Passed,
+                Protocol::Icmp => Expected::Dropped(DropReason::IcmpType),
+                Protocol::Tcp | Protocol::Udp => Expected::Dropped(DropReason::NoConnection),
+            };
+        }
+        let found = self
+            .services
+            .iter()
+            .position(|service| service.protocol == protocol && service.address == vip);
+        let Some(service) = found else { return self.expect_of_closed_port(wire, now_ms) };
+        if let Body::Tcp(segment) = wire.body
+            && !is_opening(segment)
+        {
+            match self.services[service].on_stray {
+                _ if segment.flags & RST != 0 => return Expected::Dropped(DropReason::Stray),
+                OnStray::Drop => return Expected::Dropped(DropReason::Stray),
+                OnStray::Reset => return self.answer(wire, Answer::Reset, now_ms),
+                OnStray::Pickup => {}
+            }
+        }
+        if !is_unicast(client.ip()) || self.is_vip(client.ip()) {
+            return Expected::Dropped(DropReason::SourceAddress);
+        }
+        if wire.hop_limit <= 1 {
+            return self.answer(wire, Answer::TimeExceeded(vip.ip()), now_ms);
+        }
+        if self.live() >= self.settings.connections_max {
+            return Expected::Dropped(DropReason::TableFull);
+        }
+        assert!(!picks.is_empty(), "a scheduler should have been asked");
+        let (asked, pick) = picks.remove(0);
+        assert_eq!(asked, service, "another service's scheduler was asked");
+        let Some(server) = self.place(service, pick) else {
+            return match (self.services[service].on_no_server, &wire.body) {
+                (OnNoServer::Drop, _) => Expected::Dropped(DropReason::NoServer),
+                (OnNoServer::Reset, Body::Tcp(_)) => self.answer(wire, Answer::Reset, now_ms),
+                _ => self.answer(wire, Answer::PortUnreachable, now_ms),
+            };
+        };
+        let rip = self.services[service].servers[server].address;
+        if let Some(holder) = self.by_reply.get(&(protocol, rip, client)).copied() {
+            if !is_over(self.connections[&holder].state) {
+                return Expected::Dropped(DropReason::ReplyTupleTaken);
+            }
+            self.forget(holder);
+            self.replaced += 1;
+        }
+        let state = match protocol {
+            Protocol::Tcp => State::None,
+            Protocol::Udp => State::Udp,
+            Protocol::Icmp => State::Icmp,
+        };
+        let id = self.next;
+        self.next += 1;
+        self.opened += 1;
+        self.services[service].servers[server].traffic[0] += 1;
+        self.by_original.insert((protocol, client, vip), id);
+        self.by_reply.insert((protocol, rip, client), id);
+        let last_seen_ms = now_ms;
+        let connection =
+            ShadowConnection { service, server, protocol, client, vip, rip, state, last_seen_ms };
+        self.connections.insert(id, connection);
+        self.carry(id, true, wire, now_ms)
+    }
+
+    fn expect_of_closed_port(&mut self, wire: &Wire, now_ms: u64) -> Expected {
+        match (&wire.body, self.settings.closed_port) {
+            (Body::Echo { .. }, _) if self.settings.answer_echo => {
+                self.answer(wire, Answer::Echo, now_ms)
+            }
+            (Body::Echo { .. }, _) => Expected::Dropped(DropReason::Echo),
+            (Body::Tcp(segment), _) if segment.flags & RST != 0 => {
+                Expected::Dropped(DropReason::ClosedPort)
+            }
+            (_, ClosedPort::Drop) => Expected::Dropped(DropReason::ClosedPort),
+            (Body::Tcp(_), _) => self.answer(wire, Answer::Reset, now_ms),
+            _ => self.answer(wire, Answer::PortUnreachable, now_ms),
+        }
+    }
+
+    fn expect_of_error(&mut self, wire: &Wire, is_intact: bool, quote: Quote) -> Expected {
+        if !is_intact {
+            return Expected::NotTranslated;
+        }
+        if let Quote::Ends { protocol, source, destination } = quote
+            && source.ip() == wire.destination
+        {
+            // About a server's packet, which went from the VIP to the client.
+            if let Some(id) = self.by_original.get(&(protocol, destination, source)).copied() {
+                let ShadowConnection { service, server, client, rip, .. } = self.connections[&id];
+                self.count(service, server, true, wire.length);
+                return Expected::TranslatedError([wire.source, rip.ip()], [rip, client]);
+            }
+            // About a client's packet, which went from the client to the server.
+            if let Some(id) = self.by_reply.get(&(protocol, destination, source)).copied() {
+                let ShadowConnection { service, server, client, vip, .. } = self.connections[&id];
+                self.count(service, server, false, wire.length);
+                return Expected::TranslatedError([vip.ip(), client.ip()], [client, vip]);
+            }
+        }
+        let is_rip = |ip: IpAddr| self.real_servers().any(|(_, server)| server.ip() == ip);
+        let is_ours = match quote {
+            Quote::Ends { protocol, destination, .. } => {
+                self.real_servers().any(|server| server == (protocol, destination))
+            }
+            Quote::Destination(ip) => is_rip(ip),
+            Quote::Nothing => is_rip(wire.source),
+        };
+        if is_ours || self.is_vip(wire.destination) {
+            Expected::Dropped(DropReason::IcmpQuote)
+        } else {
+            Expected::Passed
+        }
+    }
+
+    /// An answer, if there is somebody to answer and it is within the limit of the second.
+    fn answer(&mut self, wire: &Wire, answer: Answer, now_ms: u64) -> Expected {
+        if let (Answer::Echo, Body::Echo { is_intact: false, .. }) = (answer, &wire.body) {
+            return Expected::Dropped(DropReason::IcmpChecksum);
+        }
+        if !is_unicast(wire.source) {
+            return Expected::Dropped(DropReason::SourceAddress);
+        }
+        if self.answers.0 != now_ms / 1000 {
+            self.answers = (now_ms / 1000, 0);
+        }
+        if self.answers.1 >= self.settings.replies_per_second {
+            return Expected::Dropped(DropReason::ReplyLimit);
+        }
+        self.answers.1 += 1;
+        Expected::Answered(answer)
+    }
+
+    /// The server for a scheduler's answer; weighted least connections where it is no use.
+    fn place(&self, service: usize, pick: Pick) -> Option<usize> {
+        let servers = &self.services[service].servers;
+        match pick {
+            Pick::NoServer => return None,
+            Pick::Server(index) if servers.get(index).is_some_and(|s| s.weight > 0) => {
+                return Some(index);
+            }
+            Pick::Server(_) | Pick::Defer => {}
+        }
+        let mut best: Option<(f64, usize)> = None;
+        for (index, server) in servers.iter().enumerate().filter(|(_, s)| s.weight > 0) {
+            let [active, inactive] = self.counts(service, index);
+            let load = f64::from(active * 256 + inactive) / f64::from(server.weight);
+            if best.is_none_or(|(least, _)| load < least) {
+                best = Some((load, index));
+            }
+        }
+        best.map(|(_, index)| index)
+    }
+
+    /// Active and inactive connections of a server, counted.
+    fn counts(&self, service: usize, server: usize) -> [u32; 2] {
+        let mut counts = [0, 0];
+        for connection in self.connections.values() {
+            if (connection.service, connection.server) == (service, server) {
+                let is_inactive = !matches!(
+                    connection.state,
+                    State::Established | State::SynRecv | State::SynSent | State::SynAck
+                );
+                counts[usize::from(is_inactive)] += 1;
+            }
+        }
+        counts
+    }
+
+    /// What a complete sweep should remove; how many that are.
+    pub(crate) fn sweep(&mut self, now_ms: u64) -> usize {
+        let is_expired = |connection: &ShadowConnection| {
+            let timeout = self.services[connection.service].timeouts.millis(connection.state);
+            now_ms >= connection.last_seen_ms && now_ms - connection.last_seen_ms >= timeout
+        };
+        let expired: Vec<u64> = self
+            .connections
+            .iter()
+            .filter_map(|(id, connection)| is_expired(connection).then_some(*id))
+            .collect();
+        for id in &expired {
+            self.forget(*id);
+        }
+        self.expired += u64::try_from(expired.len()).unwrap();
+        expired.len()
+    }
+
+    fn forget(&mut self, id: u64) {
+        let ShadowConnection { protocol, client, vip, rip, .. } =
+            self.connections.remove(&id).unwrap();
+        assert_eq!(self.by_original.remove(&(protocol, client, vip)), Some(id));
+        assert_eq!(self.by_reply.remove(&(protocol, rip, client)), Some(id));
+    }
+
+    /// Every count of the director's is the model's.
+    pub(crate) fn compare(&self, director: &Director) {
+        assert_eq!(director.connections(), self.live(), "live connections");
+        assert!(self.live() <= self.settings.connections_max);
+        let table = director.table();
+        let counted = (table.opened.get(), table.expired.get(), table.replaced.get());
+        assert_eq!(counted, (self.opened, self.expired, self.replaced));
+        for (index, service) in director.services().list().iter().enumerate() {
+            for (at, server) in service.servers().iter().enumerate() {
+                let [active, inactive] = self.counts(index, at);
+                let found = (server.active(), server.inactive());
+                assert_eq!(found, (active, inactive), "counts of {}", server.address());
+            }
+        }
+    }
+
+    /// Every total of the director's is the model's.
+    pub(crate) fn compare_totals(&self, director: &Director) {
+        let verdicts = director.verdicts();
+        let seen = |name: &str| self.verdicts.get(name).copied().unwrap_or(0);
+        assert_eq!(verdicts.forwarded(), seen("Forward"));
+        assert_eq!(verdicts.replied(), seen("Reply"));
+        assert_eq!(verdicts.passed(), seen("Pass"));
+        for reason in DropReason::ALL {
+            assert_eq!(verdicts.dropped(*reason), seen(&format!("Drop({reason:?})")), "{reason}");
+        }
+        for (service, shadow) in director.services().list().iter().zip(&self.services) {
+            for (server, shadow) in service.servers().iter().zip(&shadow.servers) {
+                let t = server.traffic().totals();
+                let found = [t.connections, t.in_packets, t.in_octets, t.out_packets, t.out_octets];
+                assert_eq!(found, shadow.traffic, "traffic of {}", server.address());
+            }
+        }
+    }
+
+    fn count(&mut self, service: usize, server: usize, is_in: bool, octets: usize) {
+        let traffic = &mut self.services[service].servers[server].traffic;
+        let at = if is_in { 1 } else { 3 };
+        traffic[at] += 1;
+        traffic[at + 1] += u64::try_from(octets).unwrap();
+    }
+
+    pub(crate) fn is_vip(&self, ip: IpAddr) -> bool {
+        self.services.iter().any(|service| service.address.ip() == ip)
+    }
+
+    fn real_servers(&self) -> impl Iterator<Item = (Protocol, SocketAddr)> {
+        self.services.iter().flat_map(|service| {
+            service.servers.iter().map(|server| (service.protocol, server.address))
+        })
+    }
+}
+
+fn is_opening(segment: Segment) -> bool {
+    segment.flags & (SYN | ACK | FIN | RST) == SYN
+}
+
+fn is_over(state: State) -> bool {
+    matches!(state, State::TimeWait | State::Close)
+}
+
+fn is_unicast(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let first = address.octets()[0];
+            first != 0 && first != 127 && first < 224
+        }
+        IpAddr::V6(address) => {
+            !address.is_unspecified() && !address.is_loopback() && address.octets()[0] != 0xff
+        }
+    }
+}
+
+/// LVS's state machine as its documentation has it: for each event the next state, by the present
+/// one in the order NO ES SS SR FW TW CL CW LA LI SA.
+const STATES: [(&str, u8, &str); 8] = [
+    ("client", SYN, "SR ES ES SR SR SR SR SR SR SR SR"),
+    ("client", FIN, "CL CW SS TW TW TW CL CW LA LI TW"),
+    ("client", ACK, "ES ES SS ES FW TW CL CW CL LI ES"),
+    ("client", RST, "CL CL CL SR CL CL CL CL LA LI SR"),
+    ("server", SYN, "SS ES SS SR SS SS SS SS SS LI SR"),
+    ("server", FIN, "TW FW SS TW FW TW CL TW LA LI TW"),
+    ("server", ACK, "ES ES SS ES FW TW CL CW LA ES ES"),
+    ("server", RST, "CL CL SS CL CL TW CL CL CL CL CL"),
+];
+
+const CODES: &str = "NO ES SS SR FW TW CL CW LA LI SA";
+
+fn next_state(state: State, is_original: bool, flags: u8) -> State {
+    let side = if is_original { "client" } else { "server" };
+    let Some(event) = [RST, SYN, FIN, ACK].into_iter().find(|flag| flags & flag != 0) else {
+        return State::Close;
+    };
+    let row = STATES.iter().find(|(who, flag, _)| (*who, *flag) == (side, event)).unwrap().2;
+    let present = State::ALL.iter().position(|known| *known == state).unwrap();
+    let code = row.split(' ').nth(present).unwrap();
+    State::ALL[CODES.split(' ').position(|known| known == code).unwrap()]
+}
