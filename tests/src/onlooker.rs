@@ -11,8 +11,13 @@ use wvs_core::verdict::Verdict;
 pub struct Onlooker {
     vips: HashSet<IpAddr>,
     rips: HashSet<IpAddr>,
+    /// The addresses in the pools of full NAT.
+    locals: HashSet<IpAddr>,
     real_servers: HashSet<(u8, SocketAddr)>,
 }
+
+/// The protocol of what has no header to tell.
+pub const UNKNOWN: u8 = 255;
 
 /// The parts of a packet that matter here, read without any of the director's code and without
 /// minding what is wrong with the rest.
@@ -24,7 +29,8 @@ pub struct Outline<'p> {
     pub destination: IpAddr,
     /// Time to live or hop limit.
     pub hop_limit: u8,
-    /// Protocol number behind IPv6 destination options, of which there may be some.
+    /// Protocol number behind IPv6 destination options, of which there may be some; [`UNKNOWN`] for
+    /// a fragment that is not the first one.
     pub protocol: u8,
     /// Everything behind the IP headers that is there and belongs to the packet.
     pub payload: &'p [u8],
@@ -41,12 +47,13 @@ impl<'p> Outline<'p> {
                     Some(IpAddr::V4(Ipv4Addr::from(octets)))
                 };
                 let header = usize::from(octets[0] & 0x0f) * 4;
+                let is_later = octets.get(6)? & 0x1f != 0 || *octets.get(7)? != 0;
                 let length = usize::from(u16::from_be_bytes([*octets.get(2)?, *octets.get(3)?]));
                 Some(Self {
                     source: address(12)?,
                     destination: address(16)?,
                     hop_limit: *octets.get(8)?,
-                    protocol: *octets.get(9)?,
+                    protocol: if is_later { UNKNOWN } else { *octets.get(9)? },
                     payload: stated(octets, header, length),
                 })
             }
@@ -109,13 +116,20 @@ impl Onlooker {
     /// One who knows these services.
     #[must_use]
     pub fn new(services: &Services) -> Self {
-        let mut this =
-            Self { vips: HashSet::new(), rips: HashSet::new(), real_servers: HashSet::new() };
+        let mut this = Self {
+            vips: HashSet::new(),
+            rips: HashSet::new(),
+            locals: HashSet::new(),
+            real_servers: HashSet::new(),
+        };
         for service in services.list() {
             let address = service.address();
             this.vips.insert(address.vip);
             for server in service.servers() {
                 this.rips.insert(server.address().ip());
+                if let Some(pool) = server.terms().pool() {
+                    this.locals.extend(pool.addresses());
+                }
                 let protocol = address.protocol.number(server.address().is_ipv6());
                 this.real_servers.insert((protocol, server.address()));
             }
@@ -130,11 +144,11 @@ impl Onlooker {
     /// server, a packet that grew, lives longer, or was changed where it should not have been.
     pub fn watch(&self, verdict: Verdict, came: &[u8], went: &[u8]) {
         match verdict {
-            Verdict::Drop(_) => {}
+            Verdict::Drop(_) | Verdict::Hold => {}
             Verdict::Pass => {
                 assert_eq!(came, went, "passed, so not a bit may change");
                 let Some(outline) = Outline::of(went) else { panic!("passed, and no packet") };
-                assert!(!self.vips.contains(&outline.destination), "passed to a virtual address");
+                assert!(!self.is_ours(outline.destination), "passed to {}", outline.destination);
                 if let Some(quoted) = outline.quoted()
                     && matches!(quoted.protocol, 6 | 17)
                     && let Some(target) = quoted.target()
@@ -155,22 +169,39 @@ impl Onlooker {
         }
     }
 
+    /// Checks a part of a packet that was held for some time.
+    ///
+    /// # Panics
+    /// When it goes to an address that only the director has.
+    pub fn watch_released(&self, went: &[u8]) {
+        let Some(outline) = Outline::of(went) else { panic!("released, and no packet") };
+        assert!(!self.is_ours(outline.destination), "released to {}", outline.destination);
+    }
+
     fn watch_forwarded(&self, came: &[u8], went: &[u8]) {
         assert_eq!(came.len(), went.len(), "translation keeps the length");
         let (before, after) = (Outline::of(came).unwrap(), Outline::of(went).unwrap());
         assert!(after.hop_limit <= before.hop_limit, "it lives longer than before");
         if self.rips.contains(&after.destination) && self.vips.contains(&before.destination) {
-            assert_eq!(before.source, after.source, "a server sees the client's address");
+            let is_seen = before.source == after.source || self.locals.contains(&after.source);
+            assert!(is_seen, "a server sees {} in place of the client", after.source);
             if let Some(quoted) = after.quoted() {
                 assert!(!self.vips.contains(&quoted.source), "a server is quoted a VIP");
             }
             return;
         }
         assert!(self.vips.contains(&after.source), "a client sees {}", after.source);
-        assert_eq!(before.destination, after.destination, "it goes to another client");
+        let is_same = before.destination == after.destination;
+        assert!(is_same || self.locals.contains(&before.destination), "it goes to another client");
+        assert!(!self.is_ours(after.destination), "it goes to {}", after.destination);
         if let Some(quoted) = after.quoted() {
             let target = quoted.destination;
             assert!(self.vips.contains(&target), "a client is quoted {target}");
         }
+    }
+
+    /// Whether only the director has this address: whoever sends to it must not get past.
+    fn is_ours(&self, address: IpAddr) -> bool {
+        self.vips.contains(&address) || self.locals.contains(&address)
     }
 }

@@ -5,8 +5,9 @@ use std::sync::{Arc, LazyLock};
 use wvs_abi::Request;
 use wvs_core::real_server::RealServer;
 use wvs_core::scheduler::{Pick, Scheduler};
-use wvs_core::service::Protocol;
 use wvs_plugin::{Host, Limits, Module, Source};
+
+use crate::world::terms;
 
 /// A plugin without a will: its configuration is the list of its answers, eight hexadecimal
 /// digits each, to everything that it is asked from then on. Its own memory and what the director
@@ -87,7 +88,7 @@ pub(super) fn answers(octets: &[u8]) {
     let servers: Vec<_> = (0..SERVERS)
         .map(|id| {
             let address = SocketAddr::from((Ipv4Addr::new(10, 0, 0, id), 80));
-            Arc::new(RealServer::new(id.into(), Protocol::Tcp, address, u32::from(id % 3)))
+            Arc::new(RealServer::new(id.into(), address, u32::from(id % 3), terms()))
         })
         .collect();
     let _ = MODULE.probe(Some(&script), &servers);

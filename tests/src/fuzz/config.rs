@@ -19,7 +19,7 @@ pub(super) fn config(octets: &[u8]) {
     let said = reading.to_string();
     assert!(said.starts_with("/etc/wvs/wvs.yaml: "), "{said}");
     if let Ok((config, _)) = reading.into_config() {
-        assert!(config.connections_max >= 1);
+        assert!(config.limits.connections >= 1);
         assert!((1..=15).contains(&config.device.name.len()));
         for service in &config.services {
             for server in &service.servers {

@@ -17,12 +17,26 @@ pub(super) fn ends(family: usize) -> [SocketAddr; 3] {
     ENDS[family % 2].map(at)
 }
 
-/// TCP and UDP services of both families.
+/// The pool of full NAT, by family.
+pub(super) const POOL: [&str; 2] = ["10.0.0.250", "fd00::250"];
+
+/// A port of the VIPs behind which full NAT is done.
+pub(super) const FULL_NAT_PORT: u16 = 81;
+
+/// TCP and UDP services of both families, with NAT and with full NAT.
 pub(super) fn services() -> Vec<ServiceSpec> {
     ENDS.into_iter()
         .flat_map(|[_, vip, server]| {
-            [Protocol::Tcp, Protocol::Udp]
-                .map(|protocol| ServiceSpec::new(protocol, vip, &[server]))
+            let pool = POOL[usize::from(at(vip).is_ipv6())];
+            let full_nat = SocketAddr::new(at(vip).ip(), FULL_NAT_PORT).to_string();
+            let server_2 = SocketAddr::new(at(server).ip(), 8081).to_string();
+            [Protocol::Tcp, Protocol::Udp].into_iter().flat_map(move |protocol| {
+                [
+                    ServiceSpec::new(protocol, vip, &[server]),
+                    ServiceSpec::new(protocol, &full_nat, &[&server_2])
+                        .full_nat(&[pool], 9000..=9003),
+                ]
+            })
         })
         .collect()
 }
@@ -37,6 +51,9 @@ pub(super) fn packet(octets: &[u8]) {
         world.forward(&tcp(client, vip, SYN));
         world.forward(&tcp(server, client, SYN | ACK));
         world.forward(&udp(client, vip, b"request"));
+        let full_nat = SocketAddr::new(vip.ip(), FULL_NAT_PORT);
+        world.forward(&tcp(client, full_nat, SYN));
+        world.forward(&udp(client, full_nat, b"request"));
     }
     let onlooker = Onlooker::new(world.director.services());
     let checksum = match options & 1 {
@@ -49,5 +66,8 @@ pub(super) fn packet(octets: &[u8]) {
     let mut packet = Packet::new(&mut buffer, octets.len()).with_checksum(checksum);
     let verdict = world.director.process(&mut packet, world.now());
     onlooker.watch(verdict, octets, packet.octets());
+    for released in world.released() {
+        onlooker.watch_released(&released);
+    }
     world.recount();
 }

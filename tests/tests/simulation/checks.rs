@@ -62,6 +62,17 @@ fn put_port(octets: &mut [u8], at: usize, port: u16) {
     octets[at..at + 2].copy_from_slice(&port.to_be_bytes());
 }
 
+/// Puts ports into a transport header; into an echo message the one of them that is its identifier.
+fn put_ends(octets: &mut [u8], at: usize, protocol: u8, source: u16, destination: u16) {
+    if Layout::has_ports(protocol) {
+        put_port(octets, at, source);
+        put_port(octets, at + 2, destination);
+    } else {
+        let is_request = matches!(octets[at], 8 | 128);
+        put_port(octets, at + 4, if is_request { source } else { destination });
+    }
+}
+
 /// A transport packet has these ends now, the same error in its checksums as before (none, as a
 /// rule), and is the same otherwise.
 pub(crate) fn translated(
@@ -75,10 +86,7 @@ pub(crate) fn translated(
     let checksum = header + Layout::checksum(protocol);
     let mut expected = came.to_vec();
     put_addresses(&mut expected, source.ip(), destination.ip());
-    if Layout::has_ports(protocol) {
-        put_port(&mut expected, header, source.port());
-        put_port(&mut expected, header + 2, destination.port());
-    }
+    put_ends(&mut expected, header, protocol, source.port(), destination.port());
     let mut found = went.to_vec();
     for packet in [&mut expected, &mut found] {
         packet[checksum..checksum + 2].fill(0);
@@ -129,10 +137,8 @@ pub(crate) fn translated_error(
     let mut expected = came.to_vec();
     put_addresses(&mut expected, source, destination);
     put_addresses(&mut expected[quote..end], quoted_source.ip(), quoted_destination.ip());
-    if Layout::has_ports(protocol) {
-        put_port(&mut expected, transport, quoted_source.port());
-        put_port(&mut expected, transport + 2, quoted_destination.port());
-    }
+    let (from, to) = (quoted_source.port(), quoted_destination.port());
+    put_ends(&mut expected, transport, protocol, from, to);
     let checksum = transport + Layout::checksum(protocol);
     let has_checksum = checksum + 2 <= end;
     let mut found = went.to_vec();
@@ -158,16 +164,20 @@ pub(crate) fn translated_error(
         Ok(Body::Error { is_intact, .. }) => assert!(is_intact, "ICMP checksum"),
         other => panic!("an error became {other:?}"),
     }
-    let is_covered = protocol != 1;
     let is_absent = protocol == 17 && came[checksum..checksum + 2] == [0, 0];
     if has_checksum && is_absent {
         assert_eq!(went[checksum..checksum + 2], [0, 0]);
-    } else if has_checksum && is_covered {
-        let addresses = if is_ipv6 { quote + 8..quote + 40 } else { quote + 12..quote + 20 };
+    } else if has_checksum {
+        let addresses = match (protocol, is_ipv6) {
+            (1, _) => 0..0,
+            (_, false) => quote + 12..quote + 20,
+            (_, true) => quote + 8..quote + 40,
+        };
+        let ports = if Layout::has_ports(protocol) { 0..4 } else { 4..6 };
+        let ports = transport + ports.start..transport + ports.end;
         let [before, after] = [came, went].map(|packet| {
-            let ports =
-                if Layout::has_ports(protocol) { &packet[transport..transport + 4] } else { &[] };
-            residue(&[&packet[addresses.clone()], ports, &packet[checksum..checksum + 2]])
+            let field = &packet[checksum..checksum + 2];
+            residue(&[&packet[addresses.clone()], &packet[ports.clone()], field])
         });
         assert_eq!(before, after, "quoted transport checksum");
     }

@@ -31,14 +31,13 @@ use run::{Outcome, Run};
 const SEEDS: u64 = 256;
 
 /// What must have happened at least once in that many seeds, or the simulation proves little.
-const EXPECTED: [&str; 33] = [
+const EXPECTED: [&str; 34] = [
     "Forward",
     "Reply",
     "Pass",
     "Drop(ClosedPort)",
     "Drop(Echo)",
     "Drop(IcmpChecksum)",
-    "Drop(IcmpHeader)",
     "Drop(IcmpQuote)",
     "Drop(IcmpType)",
     "Drop(Ipv4Header)",
@@ -46,6 +45,7 @@ const EXPECTED: [&str; 33] = [
     "Drop(Ipv6Length)",
     "Drop(NoConnection)",
     "Drop(NoServer)",
+    "Drop(PoolExhausted)",
     "Drop(Protocol)",
     "Drop(ReplyLimit)",
     "Drop(ReplyTupleTaken)",
@@ -58,6 +58,7 @@ const EXPECTED: [&str; 33] = [
     "damaged packet forwarded",
     "error to a client",
     "error to a server",
+    "evicted",
     "expired",
     "replaced",
     "partial checksum forwarded",

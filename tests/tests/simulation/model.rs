@@ -5,10 +5,15 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use wvs_core::connection::state::{State, Timeouts};
+use wvs_core::connection::table::Table;
+use wvs_core::connection::tuple::Tuple;
 use wvs_core::director::{ClosedPort, Director, DirectorConfig};
+use wvs_core::packet::address::Address;
 use wvs_core::scheduler::Pick;
 use wvs_core::service::{OnNoServer, OnStray, Protocol};
+use wvs_core::stats::Counter;
 use wvs_core::verdict::{DropReason, Verdict};
+use wvs_tests::world::LATENESS;
 
 use crate::checks;
 use crate::wire::{ACK, Body, FIN, Quote, RST, SYN, Segment, Wire};
@@ -21,6 +26,8 @@ pub(crate) struct ShadowService {
     pub(crate) timeouts: Timeouts,
     pub(crate) on_stray: OnStray,
     pub(crate) on_no_server: OnNoServer,
+    /// Every address and port that can stand in for a client, with full NAT.
+    pub(crate) pool: Option<Vec<SocketAddr>>,
     pub(crate) servers: Vec<ShadowServer>,
 }
 
@@ -46,8 +53,15 @@ struct ShadowConnection {
     client: SocketAddr,
     vip: SocketAddr,
     rip: SocketAddr,
+    /// What the server sees in place of the client: the client, or with full NAT a place in the pool.
+    seen_as: SocketAddr,
     state: State,
+    /// When its last packet came, and the latest that the clock ever said at one: the director may
+    /// go by either where the clock went back.
     last_seen_ms: u64,
+    latest_ms: u64,
+    /// It was half-open ever since it opened.
+    is_fresh: bool,
 }
 
 /// Protocol, source and destination.
@@ -88,6 +102,7 @@ pub(crate) struct Model {
     opened: u64,
     expired: u64,
     replaced: u64,
+    evicted: u64,
     verdicts: HashMap<String, u64>,
     /// A second, and the answers given in it.
     answers: (u64, u32),
@@ -95,6 +110,15 @@ pub(crate) struct Model {
 
 /// Answers of schedulers that the model has not heard yet: service and pick.
 pub(crate) type Picks = Vec<(usize, Pick)>;
+
+/// What the director was free to choose, to be read off what it did.
+struct Evidence<'e> {
+    /// The packet that it sent, for the place in a pool.
+    went: &'e [u8],
+    picks: &'e mut Picks,
+    /// For which half-open connections it evicted.
+    director: &'e Director,
+}
 
 impl Model {
     pub(crate) fn new(settings: DirectorConfig, services: Vec<ShadowService>) -> Self {
@@ -108,6 +132,7 @@ impl Model {
             opened: 0,
             expired: 0,
             replaced: 0,
+            evicted: 0,
             verdicts: HashMap::new(),
             answers: (0, 0),
         }
@@ -125,9 +150,12 @@ impl Model {
         (verdict, went): (Verdict, &[u8]),
         now_ms: u64,
         picks: &mut Picks,
+        director: &Director,
     ) {
         *self.verdicts.entry(format!("{verdict:?}")).or_default() += 1;
-        let expected = self.expect(came, now_ms, picks);
+        let mut evidence = Evidence { went, picks, director };
+        let expected = self.expect(came, now_ms, &mut evidence);
+        self.evict(evidence.director);
         assert!(picks.is_empty(), "a scheduler was asked, and none should have been: {picks:?}");
         match (&expected, verdict) {
             (Expected::Translated(source, destination), Verdict::Forward) => {
@@ -144,12 +172,12 @@ impl Model {
         }
     }
 
-    fn expect(&mut self, came: &[u8], now_ms: u64, picks: &mut Picks) -> Expected {
+    fn expect(&mut self, came: &[u8], now_ms: u64, evidence: &mut Evidence<'_>) -> Expected {
         let wire = match Wire::of(came) {
             Ok(wire) => wire,
             Err(reason) => return Expected::Dropped(reason),
         };
-        let is_to_vip = self.is_vip(wire.destination);
+        let is_to_vip = self.is_directors(wire.destination);
         let pass_unless_vip = |reason| {
             if is_to_vip { Expected::Dropped(reason) } else { Expected::Passed }
         };
@@ -160,7 +188,7 @@ impl Model {
             Body::Tcp(_) | Body::Udp { .. } | Body::Echo { .. } => {
                 match self.expect_of_known(&wire, now_ms) {
                     Some(expected) => expected,
-                    None => self.expect_of_first(&wire, now_ms, picks),
+                    None => self.expect_of_first(&wire, now_ms, evidence),
                 }
             }
         }
@@ -203,18 +231,25 @@ impl Model {
             connection.state = next_state(connection.state, is_original, segment.flags);
         }
         connection.last_seen_ms = now_ms;
-        let (client, rip) = (connection.client, connection.rip);
+        connection.latest_ms = connection.latest_ms.max(now_ms);
+        connection.is_fresh &= connection.state.is_half_open();
+        let (client, seen_as, rip) = (connection.client, connection.seen_as, connection.rip);
         let (service, server) = (connection.service, connection.server);
         self.count(service, server, is_original, wire.length);
         if is_original {
-            Expected::Translated(client, rip)
+            Expected::Translated(seen_as, rip)
         } else {
             Expected::Translated(vip, client)
         }
     }
 
     /// A packet that belongs to no connection.
-    fn expect_of_first(&mut self, wire: &Wire, now_ms: u64, picks: &mut Picks) -> Expected {
+    fn expect_of_first(
+        &mut self,
+        wire: &Wire,
+        now_ms: u64,
+        evidence: &mut Evidence<'_>,
+    ) -> Expected {
         let (protocol, client, vip) = wire.ends().unwrap();
         let is_reply = matches!(wire.body, Body::Echo { is_request: false, .. });
         if !self.is_vip(vip.ip()) || is_reply {
@@ -224,9 +259,16 @@ impl Model {
                 {
                     Expected::Dropped(DropReason::NoConnection)
                 }
-                Protocol::Icmp if !self.is_vip(vip.ip()) => Expected::Passed,
+                Protocol::Icmp if !self.is_directors(vip.ip()) => Expected::Passed,
                 Protocol::Icmp => Expected::Dropped(DropReason::IcmpType),
-                Protocol::Tcp | Protocol::Udp => Expected::Dropped(DropReason::NoConnection),
+                Protocol::Tcp | Protocol::Udp => {
+                    let is_late = self.real_servers().any(|server| server == (protocol, client));
+                    if is_late || self.is_directors(vip.ip()) {
+                        Expected::Dropped(DropReason::NoConnection)
+                    } else {
+                        Expected::Passed
+                    }
+                }
             };
         }
         let found = self
@@ -244,27 +286,37 @@ impl Model {
                 OnStray::Pickup => {}
             }
         }
-        if !is_unicast(client.ip()) || self.is_vip(client.ip()) {
+        if !is_unicast(client.ip()) || self.is_directors(client.ip()) {
             return Expected::Dropped(DropReason::SourceAddress);
         }
         if wire.hop_limit <= 1 {
             return self.answer(wire, Answer::TimeExceeded(vip.ip()), now_ms);
         }
-        if self.live() >= self.settings.connections_max {
+        if self.live() >= self.settings.limits.connections && !self.evict_one(evidence.director) {
+            let has_fresh = self.connections.values().any(|connection| connection.is_fresh);
+            assert!(!has_fresh, "refused while a half-open connection could have made way");
             return Expected::Dropped(DropReason::TableFull);
         }
+        let picks = &mut *evidence.picks;
         assert!(!picks.is_empty(), "a scheduler should have been asked");
         let (asked, pick) = picks.remove(0);
         assert_eq!(asked, service, "another service's scheduler was asked");
         let Some(server) = self.place(service, pick) else {
-            return match (self.services[service].on_no_server, &wire.body) {
-                (OnNoServer::Drop, _) => Expected::Dropped(DropReason::NoServer),
-                (OnNoServer::Reset, Body::Tcp(_)) => self.answer(wire, Answer::Reset, now_ms),
-                _ => self.answer(wire, Answer::PortUnreachable, now_ms),
-            };
+            return self.refuse_for_lack(service, wire, DropReason::NoServer, now_ms);
         };
         let rip = self.services[service].servers[server].address;
-        if let Some(holder) = self.by_reply.get(&(protocol, rip, client)).copied() {
+        let mut seen_as = client;
+        if let Some(pool) = &self.services[service].pool {
+            let is_taken =
+                |place: &SocketAddr| self.by_reply.contains_key(&(protocol, rip, *place));
+            if pool.iter().all(is_taken) {
+                return self.refuse_for_lack(service, wire, DropReason::PoolExhausted, now_ms);
+            }
+            let (_, found, _) = Wire::of(evidence.went).unwrap().ends().unwrap();
+            assert!(pool.contains(&found), "{found} is no place of the pool");
+            assert!(!is_taken(&found), "{found} is taken");
+            seen_as = found;
+        } else if let Some(holder) = self.by_reply.get(&(protocol, rip, client)).copied() {
             if !is_over(self.connections[&holder].state) {
                 return Expected::Dropped(DropReason::ReplyTupleTaken);
             }
@@ -281,12 +333,81 @@ impl Model {
         self.opened += 1;
         self.services[service].servers[server].traffic[0] += 1;
         self.by_original.insert((protocol, client, vip), id);
-        self.by_reply.insert((protocol, rip, client), id);
-        let last_seen_ms = now_ms;
-        let connection =
-            ShadowConnection { service, server, protocol, client, vip, rip, state, last_seen_ms };
+        self.by_reply.insert((protocol, rip, seen_as), id);
+        let connection = ShadowConnection {
+            service,
+            server,
+            protocol,
+            client,
+            vip,
+            rip,
+            seen_as,
+            state,
+            last_seen_ms: now_ms,
+            latest_ms: now_ms,
+            is_fresh: protocol == Protocol::Tcp,
+        };
         self.connections.insert(id, connection);
         self.carry(id, true, wire, now_ms)
+    }
+
+    /// A connection that nobody can take.
+    fn refuse_for_lack(
+        &mut self,
+        service: usize,
+        wire: &Wire,
+        reason: DropReason,
+        now_ms: u64,
+    ) -> Expected {
+        match (self.services[service].on_no_server, &wire.body) {
+            (OnNoServer::Drop, _) => Expected::Dropped(reason),
+            (OnNoServer::Reset, Body::Tcp(_)) => self.answer(wire, Answer::Reset, now_ms),
+            _ => self.answer(wire, Answer::PortUnreachable, now_ms),
+        }
+    }
+
+    /// Half-open connections that the director no longer has, the oldest first.
+    fn missing(&self, director: &Director) -> Vec<u64> {
+        let mut missing: Vec<u64> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| {
+                connection.state.is_half_open() && !is_in_table(director, connection)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        missing.sort_unstable();
+        missing
+    }
+
+    /// One half-open connection made way for another, if the director says so.
+    fn evict_one(&mut self, director: &Director) -> bool {
+        if director.table().evicted.get() == self.evicted {
+            return false;
+        }
+        let missing = self.missing(director);
+        let Some(id) = missing.first() else { panic!("evicted, and no half-open one is missing") };
+        self.forget(*id);
+        self.evicted += 1;
+        true
+    }
+
+    /// Whatever the director evicted was half-open, and the oldest; then their limit is kept.
+    fn evict(&mut self, director: &Director) {
+        let families = [false, true];
+        let mut newest = families.map(|_| None);
+        while director.table().evicted.get() > self.evicted {
+            let id = *self.missing(director).first().expect("a half-open connection is missing");
+            let family = usize::from(self.connections[&id].client.is_ipv6());
+            newest[family] = newest[family].max(Some(id));
+            assert!(self.evict_one(director));
+        }
+        let fresh = self.connections.iter().filter(|(_, connection)| connection.is_fresh);
+        for (id, connection) in fresh.clone() {
+            let family = usize::from(connection.client.is_ipv6());
+            assert!(Some(*id) > newest[family], "a younger half-open connection went first");
+        }
+        assert!(fresh.count() <= self.settings.limits.half_open, "half-open connections");
     }
 
     fn expect_of_closed_port(&mut self, wire: &Wire, now_ms: u64) -> Expected {
@@ -313,9 +434,11 @@ impl Model {
         {
             // About a server's packet, which went from the VIP to the client.
             if let Some(id) = self.by_original.get(&(protocol, destination, source)).copied() {
-                let ShadowConnection { service, server, client, rip, .. } = self.connections[&id];
+                let ShadowConnection { service, server, client, rip, seen_as, .. } =
+                    self.connections[&id];
                 self.count(service, server, true, wire.length);
-                return Expected::TranslatedError([wire.source, rip.ip()], [rip, client]);
+                let from = if seen_as == client { wire.source } else { seen_as.ip() };
+                return Expected::TranslatedError([from, rip.ip()], [rip, seen_as]);
             }
             // About a client's packet, which went from the client to the server.
             if let Some(id) = self.by_reply.get(&(protocol, destination, source)).copied() {
@@ -332,7 +455,7 @@ impl Model {
             Quote::Destination(ip) => is_rip(ip),
             Quote::Nothing => is_rip(wire.source),
         };
-        if is_ours || self.is_vip(wire.destination) {
+        if is_ours || self.is_directors(wire.destination) {
             Expected::Dropped(DropReason::IcmpQuote)
         } else {
             Expected::Passed
@@ -393,11 +516,16 @@ impl Model {
         counts
     }
 
-    /// What a complete sweep should remove; how many that are.
-    pub(crate) fn sweep(&mut self, now_ms: u64) -> usize {
+    /// Holds a complete sweep against what should go and what must stay; how many should have gone.
+    /// A connection may outlive its timeout by some time, and never goes before.
+    pub(crate) fn sweep(&mut self, now_ms: u64, director: &Director) -> usize {
+        let lateness_ms = u64::try_from(LATENESS.as_millis()).unwrap();
+        let silent = |since_ms: u64| now_ms.saturating_sub(since_ms);
         let is_expired = |connection: &ShadowConnection| {
             let timeout = self.services[connection.service].timeouts.millis(connection.state);
-            now_ms >= connection.last_seen_ms && now_ms - connection.last_seen_ms >= timeout
+            let may_go = silent(connection.last_seen_ms) >= timeout;
+            let must_go = silent(connection.latest_ms) >= timeout + lateness_ms;
+            must_go || may_go && !is_in_table(director, connection)
         };
         let expired: Vec<u64> = self
             .connections
@@ -412,19 +540,23 @@ impl Model {
     }
 
     fn forget(&mut self, id: u64) {
-        let ShadowConnection { protocol, client, vip, rip, .. } =
+        let ShadowConnection { protocol, client, vip, rip, seen_as, .. } =
             self.connections.remove(&id).unwrap();
         assert_eq!(self.by_original.remove(&(protocol, client, vip)), Some(id));
-        assert_eq!(self.by_reply.remove(&(protocol, rip, client)), Some(id));
+        assert_eq!(self.by_reply.remove(&(protocol, rip, seen_as)), Some(id));
     }
 
     /// Every count of the director's is the model's.
     pub(crate) fn compare(&self, director: &Director) {
         assert_eq!(director.connections(), self.live(), "live connections");
-        assert!(self.live() <= self.settings.connections_max);
+        assert!(self.live() <= self.settings.limits.connections);
         let table = director.table();
-        let counted = (table.opened.get(), table.expired.get(), table.replaced.get());
-        assert_eq!(counted, (self.opened, self.expired, self.replaced));
+        let counted = [&table.opened, &table.expired, &table.replaced, &table.evicted];
+        let expected = [self.opened, self.expired, self.replaced, self.evicted];
+        assert_eq!(counted.map(Counter::get), expected, "opened, expired, replaced, evicted");
+        let is_half_open = |connection: &&ShadowConnection| connection.state.is_half_open();
+        let half_open = self.connections.values().filter(is_half_open).count();
+        assert_eq!(director.half_open(), half_open, "half-open connections");
         for (index, service) in director.services().list().iter().enumerate() {
             for (at, server) in service.servers().iter().enumerate() {
                 let [active, inactive] = self.counts(index, at);
@@ -441,6 +573,7 @@ impl Model {
         assert_eq!(verdicts.forwarded(), seen("Forward"));
         assert_eq!(verdicts.replied(), seen("Reply"));
         assert_eq!(verdicts.passed(), seen("Pass"));
+        assert_eq!(verdicts.held(), seen("Hold"));
         for reason in DropReason::ALL {
             assert_eq!(verdicts.dropped(*reason), seen(&format!("Drop({reason:?})")), "{reason}");
         }
@@ -464,10 +597,36 @@ impl Model {
         self.services.iter().any(|service| service.address.ip() == ip)
     }
 
+    /// Whether only the director has this address: a virtual one, or one of a pool.
+    fn is_directors(&self, ip: IpAddr) -> bool {
+        let pools = self.services.iter().filter_map(|service| service.pool.as_ref());
+        self.is_vip(ip) || pools.flatten().any(|place| place.ip() == ip)
+    }
+
     fn real_servers(&self) -> impl Iterator<Item = (Protocol, SocketAddr)> {
         self.services.iter().flat_map(|service| {
             service.servers.iter().map(|server| (service.protocol, server.address))
         })
+    }
+}
+
+/// Whether the director's table has this very connection.
+fn is_in_table(director: &Director, connection: &ShadowConnection) -> bool {
+    fn find<A: Address>(table: &Table<A>, connection: &ShadowConnection) -> bool {
+        let address = |end: SocketAddr| A::from_ip(end.ip()).unwrap();
+        let tuple = Tuple {
+            source: address(connection.client),
+            destination: address(connection.vip),
+            source_port: connection.client.port(),
+            destination_port: connection.vip.port(),
+            protocol: connection.protocol,
+        };
+        table.find(&tuple).is_some()
+    }
+    if connection.client.is_ipv4() {
+        find(director.tables().v4(), connection)
+    } else {
+        find(director.tables().v6(), connection)
     }
 }
 

@@ -7,9 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use wvs_core::connection::state::{State, Timeouts};
+use wvs_core::connection::table::TableLimits;
 use wvs_core::director::{ClosedPort, DirectorConfig};
 use wvs_core::packet::{Packet, TransportChecksum};
-use wvs_core::service::{OnNoServer, OnStray, Protocol};
+use wvs_core::pool::Pool;
+use wvs_core::service::{Forwarding, OnNoServer, OnStray, Protocol};
 use wvs_core::time::Moment;
 use wvs_core::verdict::Verdict;
 use wvs_tests::onlooker::Onlooker;
@@ -69,6 +71,8 @@ struct Family {
     vip: IpAddr,
     servers: [IpAddr; 3],
     router: IpAddr,
+    /// The pool's address, for full NAT.
+    local: IpAddr,
     clients: [IpAddr; 2],
 }
 
@@ -82,12 +86,14 @@ fn families() -> [Family; 2] {
             vip: ip("203.0.113.10"),
             servers: ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(ip),
             router: ip("192.0.2.254"),
+            local: ip("10.0.0.250"),
             clients: ["198.51.100.7", "198.51.100.8"].map(ip),
         },
         Family {
             vip: ip("2001:db8:2::10"),
             servers: ["fd00::1", "fd00::2", "fd00::3"].map(ip),
             router: ip("2001:db8:ffff::1"),
+            local: ip("fd00::250"),
             clients: ["2001:db8:1::7", "2001:db8:1::8"].map(ip),
         },
     ]
@@ -116,7 +122,10 @@ impl Run {
             println!("seed {seed}: {faults:?}");
         }
         let settings = DirectorConfig {
-            connections_max: if is_calm { 1000 } else { dice.one_of(&[4, 12, 40, 1000]) },
+            limits: TableLimits {
+                connections: if is_calm { 1000 } else { dice.one_of(&[4, 12, 40, 1000]) },
+                half_open: if is_calm { 1000 } else { dice.one_of(&[1, 3, 1000]) },
+            },
             replies_per_second: if is_calm { 1000 } else { dice.one_of(&[1, 5, 1000]) },
             answer_echo: dice.chance(700),
             closed_port: dice.one_of(&[ClosedPort::Reject, ClosedPort::Reject, ClosedPort::Drop]),
@@ -138,7 +147,16 @@ impl Run {
                     .iter()
                     .map(|ip| SocketAddr::new(*ip, server_port))
                     .collect();
+                let pool = (!is_calm && dice.chance(400)).then(|| {
+                    // Few places, and as a rule some of another service's too.
+                    let first = 9000 + u16::try_from(dice.below(3)).unwrap();
+                    Arc::new(Pool::new(vec![family.local], first..=first + 2))
+                });
+                let places = |pool: &Arc<Pool>| {
+                    pool.ports().map(|port| SocketAddr::new(family.local, port)).collect()
+                };
                 let shadow = ShadowService {
+                    pool: pool.as_ref().map(places),
                     protocol,
                     address: SocketAddr::new(family.vip, port),
                     timeouts: timeouts(&mut dice, is_calm),
@@ -160,6 +178,7 @@ impl Run {
                     on_no_server: shadow.on_no_server,
                     on_stray: shadow.on_stray,
                     timeouts: shadow.timeouts.clone(),
+                    forwarding: pool.map_or(Forwarding::Nat, Forwarding::FullNat),
                 });
                 shadows.push(shadow);
                 for address in addresses {
@@ -254,7 +273,11 @@ impl Run {
             }
         }
         let table = self.world.director.table();
-        for (what, times) in [("expired", &table.expired), ("replaced", &table.replaced)] {
+        for (what, times) in [
+            ("expired", &table.expired),
+            ("replaced", &table.replaced),
+            ("evicted", &table.evicted),
+        ] {
             if times.get() > 0 {
                 *self.happened.entry(what.to_owned()).or_default() += times.get();
             }
@@ -305,7 +328,7 @@ impl Run {
     fn sweep(&mut self) {
         let clock_ms = self.clock_ms();
         let swept = self.world.director.sweep(Moment::from_millis(clock_ms));
-        let expected = self.model.sweep(clock_ms);
+        let expected = self.model.sweep(clock_ms, &self.world.director);
         if swept > 0 {
             self.tell(|| format!("sweep: {swept} expired"));
         }
@@ -437,7 +460,8 @@ impl Run {
 
         let mut picks = take(&mut *self.picks.lock().unwrap());
         let decided = (verdict, &went[..]);
-        self.model.judge(&octets, is_partial, decided, clock_ms, &mut picks);
+        let director = &self.world.director;
+        self.model.judge(&octets, is_partial, decided, clock_ms, &mut picks, director);
         self.model.compare(&self.world.director);
         self.onlooker.watch(verdict, &octets, &went);
 
