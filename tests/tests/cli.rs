@@ -6,14 +6,17 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Builder;
+use wvs::capture::CaptureWriter;
 use wvs::control::snapshot::{
     ConnectionsSnapshot, DeviceSnapshot, FragmentsSnapshot, PacketsSnapshot, PoolSnapshot,
     SchedulerSnapshot, SchedulingSnapshot, ServerSnapshot, ServiceSnapshot, ServicesSnapshot,
     Snapshot, StatsSnapshot, TrafficSnapshot,
 };
 use wvs::control::{Answers, ControlServer, ControlSocket};
+use wvs_tests::packet::echo;
 
 /// A user without any rights, by convention.
 const NOBODY: u32 = 65_534;
@@ -76,6 +79,11 @@ fn help_of_check_shows_examples() {
 #[test]
 fn help_of_list_shows_examples() {
     insta::assert_snapshot!(run(&["list", "--help"]));
+}
+
+#[test]
+fn help_of_replay_shows_examples() {
+    insta::assert_snapshot!(run(&["replay", "--help"]));
 }
 
 #[test]
@@ -553,4 +561,65 @@ fn output_whose_reader_has_seen_enough_is_no_failure() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+/// A capture of a ping to the VIP of [`GOOD`] and of an ARP request, on Ethernet.
+fn ping_and_arp() -> Vec<u8> {
+    let ping = echo([198, 51, 100, 7].into(), [192, 0, 2, 1].into(), true, 1);
+    let mut file = Vec::new();
+    let mut writer = CaptureWriter::new(&mut file).unwrap();
+    for (seconds, ethertype, packet) in [(1, [8, 0], &ping[..]), (3, [8, 6], &[0; 28])] {
+        let frame = [&[0; 12], &ethertype[..], packet].concat();
+        writer.write(Duration::from_secs(seconds), &frame).unwrap();
+    }
+    writer.finish().unwrap();
+    file[20] = 1;
+    file
+}
+
+fn replay(folder: &Path, capture: &[u8]) -> Command {
+    fs::write(folder.join("in.pcap"), capture).unwrap();
+    let config = write(folder, "wvs.yaml", GOOD);
+    let mut command = wvs();
+    command.arg("replay").arg(folder.join("in.pcap")).arg("-c").arg(config);
+    command.arg("-o").arg(folder.join("out.pcap"));
+    command
+}
+
+#[test]
+fn replay_tells_what_became_of_a_captures_packets() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = replay(folder.path(), &ping_and_arp());
+    insta::assert_snapshot!(show(&mut command, folder.path()));
+    let json = replay(folder.path(), &ping_and_arp()).arg("--json").output().unwrap().stdout;
+    let report: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(report["capture"]["frames"], 2);
+    assert_eq!(report["packets"]["replied"], 1);
+    assert_eq!(report["services"][0]["name"], "web");
+    assert_eq!(report["error"], serde_json::Value::Null);
+}
+
+#[test]
+fn replay_of_a_capture_that_is_cut_off_keeps_what_came_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let capture = ping_and_arp();
+    let mut command = replay(folder.path(), &capture[..capture.len() - 1]);
+    insta::assert_snapshot!(show(&mut command, folder.path()));
+    // The file's header, and a record with the reply.
+    assert_eq!(fs::read(folder.path().join("out.pcap")).unwrap().len(), 24 + 16 + 42);
+}
+
+#[test]
+fn replay_refuses_what_is_no_capture_and_never_overwrites_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = replay(folder.path(), b"services: []\n");
+    insta::assert_snapshot!(show(&mut command, folder.path()));
+    assert!(!folder.path().join("out.pcap").exists());
+
+    let capture = ping_and_arp();
+    replay(folder.path(), &capture);
+    fs::hard_link(folder.path().join("in.pcap"), folder.path().join("out.pcap")).unwrap();
+    let mut command = replay(folder.path(), &capture);
+    insta::assert_snapshot!(show(&mut command, folder.path()));
+    assert_eq!(fs::read(folder.path().join("in.pcap")).unwrap(), capture);
 }

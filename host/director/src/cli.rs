@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod list;
+mod replay;
 mod run;
 
 use std::fmt;
@@ -36,6 +37,8 @@ const REFUSED: u8 = 2;
   wvs check -c wvs.yaml    say everything that is wrong with a configuration
   wvs run -c wvs.yaml      run the director
   wvs list                 show the running director's services and servers
+  wvs replay in.pcap -c wvs.yaml -o out.pcap
+                           see what a director would do with captured packets
 
 Exit status: 0 done, 1 failed, 2 wrong usage or a bad configuration."
 )]
@@ -49,6 +52,7 @@ enum Command {
     Run(run::RunArgs),
     Check(check::CheckArgs),
     List(list::ListArgs),
+    Replay(replay::ReplayArgs),
     Demo(demo::DemoArgs),
     Completions(CompletionsArgs),
 }
@@ -78,6 +82,7 @@ pub(crate) fn main() -> ExitCode {
             Command::Run(args) => run::run(&args),
             Command::Check(args) => check::check(&args),
             Command::List(args) => list::list(&args),
+            Command::Replay(args) => replay::replay(&args),
             Command::Demo(args) => demo::demo(&args),
             Command::Completions(CompletionsArgs { shell }) => {
                 let mut script = Vec::new();

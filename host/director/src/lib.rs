@@ -11,6 +11,7 @@ pub mod device;
 pub mod lab;
 pub mod logging;
 pub mod output;
+pub mod replay;
 pub mod route;
 pub mod run;
 mod stop_signals;

@@ -30,7 +30,14 @@ pub fn list(snapshot: &ServicesSnapshot, columns: Columns, has_title: bool) -> S
         let ServicesSnapshot { version, connections_max, .. } = snapshot;
         text = format!("WebAssembly Virtual Server version {version} (size={connections_max})\n");
     }
-    text.push_str(match columns {
+    text.push_str(&list_services(&snapshot.services, columns));
+    text
+}
+
+/// The same without a title.
+#[must_use]
+pub fn list_services(services: &[ServiceSnapshot], columns: Columns) -> String {
+    let mut text = String::from(match columns {
         Columns::Connections => {
             "Prot LocalAddress:Port Scheduler Flags\n  \
              -> RemoteAddress:Port           Forward Weight ActiveConn InActConn\n"
@@ -40,7 +47,7 @@ pub fn list(snapshot: &ServicesSnapshot, columns: Columns, has_title: bool) -> S
              -> RemoteAddress:Port\n"
         }
     });
-    for service in &snapshot.services {
+    for service in services {
         list_service(&mut text, service, columns);
     }
     text

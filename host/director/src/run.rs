@@ -139,7 +139,7 @@ impl Running {
             spawn_blocking(move || Deployment::new(&config, &host, random_seed)).await?
         };
         let Deployment { services, seats } = deployment.map_err(StartError::Misfits)?;
-        let director = Arc::new(Director::new(director_config(config), services));
+        let director = Arc::new(Director::new(director_config(config, random_seed()), services));
 
         let needs = route_needs(config);
         let mtu = match config.device.mtu {
@@ -349,13 +349,15 @@ async fn sweep(director: Arc<Director>, clock: Clock) {
     }
 }
 
-fn director_config(config: &Config) -> DirectorConfig {
+/// The settings of a director for this configuration; `hash_seed` should be random where packets come
+/// from strangers.
+pub(crate) fn director_config(config: &Config, hash_seed: u64) -> DirectorConfig {
     DirectorConfig {
         limits: config.limits,
         replies_per_second: config.replies_per_second,
         answer_echo: config.answer_echo,
         closed_port: config.closed_port,
-        hash_seed: random_seed(),
+        hash_seed,
     }
 }
 
