@@ -205,6 +205,14 @@ impl Device {
     pub fn offload(&self) -> Offload {
         self.offload
     }
+
+    /// Its queues, for whoever moves packets without a [`PacketLoop`]. A call reads or writes one
+    /// packet, behind a virtio header of 10 octets where [`offload`](Self::offload) is not off, and
+    /// never waits. The device vanishes with the last of them.
+    #[must_use]
+    pub fn into_queues(self) -> Vec<File> {
+        self.queues
+    }
 }
 
 /// One for each processor that this process may use.

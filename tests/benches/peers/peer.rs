@@ -13,6 +13,7 @@ use wvs::lab::{self, Lab};
 use wvs::sysctl;
 
 use crate::process::{Process, run};
+use crate::reflector::DEVICE;
 use crate::servers::{BULK_PORT, DATAGRAM_PORT, REQUEST_PORT, Servers, rip};
 use crate::{Fallible, load};
 
@@ -196,7 +197,8 @@ impl<'a> Running<'a> {
             Peer::Reflector => {
                 let device =
                     self.lab.director.run(|| fs::read_to_string("/proc/thread-self/net/dev"))?;
-                let line = device.lines().find(|line| line.contains("reflect0:")).unwrap_or("");
+                let line =
+                    device.lines().find(|line| line.trim_start().starts_with(DEVICE)).unwrap_or("");
                 let fields: Vec<_> = line.split_whitespace().collect();
                 let sent = fields.get(10).and_then(|field| field.parse::<u64>().ok());
                 if sent.unwrap_or(0) < connections {

@@ -8,39 +8,58 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::signal::unix::{SignalKind, signal};
+use wvs::device::{Device, DeviceNeeds, Offload};
 use wvs::lab;
 use wvs::route::{self, RouteNeeds};
 use wvs_core::service::Protocol;
 
+use crate::Fallible;
 use crate::servers::{BULK_PORT, DATAGRAM_PORT, REQUEST_PORT, rip};
-use crate::{Fallible, tun};
 
-const DEVICE: &str = "reflect0";
-const MTU: u16 = 1500;
+/// The device's name.
+pub(crate) const DEVICE: &str = "reflect0";
 
-/// The longest IPv4 packet, behind its virtio header.
-const FRAME_OCTETS_MAX: usize = tun::HEADER_OCTETS + 65_535;
+/// `struct virtio_net_hdr` in front of each packet.
+const HEADER_OCTETS: usize = 10;
+
+/// In the first octet of the header: the transport checksum is still to be finished.
+const NEEDS_CHECKSUM: u8 = 1;
+
+/// The longest IPv4 packet, behind its header.
+const FRAME_OCTETS_MAX: usize = HEADER_OCTETS + 65_535;
 
 /// Reflects until SIGTERM. To be run on the director's host.
 pub(crate) fn run() -> Fallible<()> {
-    let queues = tun::open(DEVICE, MTU, crate::processors())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let server = |protocol, port| (protocol, SocketAddr::new(rip(), port));
-    let needs = RouteNeeds {
-        device: DEVICE.to_owned(),
-        vips: vec![lab::VIP],
-        servers: vec![
-            server(Protocol::Tcp, REQUEST_PORT),
-            server(Protocol::Tcp, BULK_PORT),
-            server(Protocol::Udp, DATAGRAM_PORT),
-        ],
-        ..RouteNeeds::default()
-    };
-    for queue in queues {
-        thread::spawn(move || reflect(queue));
-    }
     runtime.block_on(async {
+        let server = |protocol, port| (protocol, SocketAddr::new(rip(), port));
+        let needs = RouteNeeds {
+            device: DEVICE.to_owned(),
+            vips: vec![lab::VIP],
+            servers: vec![
+                server(Protocol::Tcp, REQUEST_PORT),
+                server(Protocol::Tcp, BULK_PORT),
+                server(Protocol::Udp, DATAGRAM_PORT),
+            ],
+            ..RouteNeeds::default()
+        };
+        let device = Device::open(&DeviceNeeds {
+            name: DEVICE.to_owned(),
+            mtu: route::mtu(&needs).await?,
+            queues: None,
+            offload: true,
+            vips: needs.vips.clone(),
+        })?;
+        if device.offload() == Offload::Off {
+            return Err("the kernel has no offload for the reflector's device".into());
+        }
+        for queue in device.into_queues() {
+            // A thread that waits in `read` does so in one call.
+            fcntl(&queue, FcntlArg::F_SETFL(OFlag::O_RDWR))?;
+            thread::spawn(move || reflect(queue));
+        }
         let mut stop = signal(SignalKind::terminate())?;
         let routing = route::set_up(&needs).await?;
         stop.recv().await;
@@ -61,8 +80,8 @@ fn reflect(mut queue: File) {
 
 /// Puts the real server's address for the VIP towards it, and the VIP for the address back.
 fn translate(frame: &mut [u8], vip: Ipv4Addr, rip: Ipv4Addr) -> Option<()> {
-    let is_partial = frame.first()? & tun::NEEDS_CHECKSUM != 0;
-    let packet = frame.get_mut(tun::HEADER_OCTETS..)?;
+    let is_partial = frame.first()? & NEEDS_CHECKSUM != 0;
+    let packet = frame.get_mut(HEADER_OCTETS..)?;
     let (offset, old, new) = if packet.get(16..20)? == vip.octets() {
         (16, vip, rip)
     } else if packet.get(12..16)? == rip.octets() {
