@@ -153,14 +153,7 @@ impl<'a> Running<'a> {
                 command
             }
         };
-        let name = match peer {
-            Peer::Nftables => "nftables",
-            Peer::Haproxy => "haproxy",
-            Peer::Nginx => "nginx",
-            Peer::Reflector => "reflector",
-            Peer::Wvs => "wvs",
-        };
-        Process::start(&self.lab.director, name, &mut command, self.folder).map(Some)
+        Process::start(&self.lab.director, peer.to_string(), &mut command, self.folder).map(Some)
     }
 
     /// Seconds of processor time that its program has had so far; `None` where it has none.

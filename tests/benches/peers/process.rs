@@ -22,7 +22,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// A program that runs until it is stopped. Killed when dropped.
 pub(crate) struct Process {
-    name: &'static str,
+    name: String,
     child: Child,
     log: PathBuf,
 }
@@ -31,7 +31,7 @@ impl Process {
     /// Starts `command` on `host`; what it prints goes to a file in `folder`.
     pub(crate) fn start(
         host: &Host,
-        name: &'static str,
+        name: String,
         command: &mut Command,
         folder: &Path,
     ) -> Fallible<Self> {
@@ -107,9 +107,6 @@ impl Drop for Process {
 pub(crate) fn run(host: &Host, command: &mut Command, patience: Duration) -> Fallible<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let (output, errors) = (tempfile::NamedTempFile::new()?, tempfile::NamedTempFile::new()?);
-    if command.get_envs().len() == 0 {
-        command.env("LC_ALL", "C");
-    }
     command.stdin(Stdio::null()).stdout(output.reopen()?).stderr(errors.reopen()?);
     let mut child = host
         .run(|| command.spawn())

@@ -167,9 +167,11 @@ impl Results {
         }
     }
 
-    /// The director's median divided by that of `peer`.
+    /// The director's median divided by that of `peer`, rounded as it is shown, so that goals are
+    /// held against what can be read.
     pub(crate) fn ratio_to(&self, metric: Metric, peer: Peer) -> Option<f64> {
-        Some(self.median(metric, Peer::Wvs)? / self.median(metric, peer)?)
+        let ratio = self.median(metric, Peer::Wvs)? / self.median(metric, peer)?;
+        Some((ratio * 100.0).round() / 100.0)
     }
 
     /// Each goal with whether it is met; `None` where something was not measured.
