@@ -216,7 +216,7 @@ fn late_echo_reply_of_a_services_server_is_dropped_and_its_own_ping_passes() {
         let (client, server) = (family.client().ip(), at(server).ip());
         world.forward(&echo(client, family.vip().ip(), true, 7));
         world.forward(&echo(server, client, false, 7));
-        assert_eq!(world.wait_and_sweep(std::time::Duration::from_secs(30)), 1);
+        assert_eq!(world.outlast(std::time::Duration::from_secs(30)), 1);
         world.drop(&echo(server, client, false, 7), DropReason::NoConnection);
         assert_eq!(world.process(&echo(server, client, true, 8)).0, Verdict::Pass);
     }
