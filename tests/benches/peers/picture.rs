@@ -28,7 +28,7 @@ const TITLE_HEIGHT: usize = 26;
 const ROW_HEIGHT: usize = 21;
 const BAR_HEIGHT: usize = 14;
 const LABEL_WIDTH: usize = 76;
-const BAR_WIDTH_MAX: f64 = 210.0;
+const BAR_WIDTH_MAX: f64 = 200.0;
 
 // In the middle between white and black, so that both can be behind them.
 const TEXT: &str = "#7d8590";
@@ -85,7 +85,7 @@ fn draw_group(svg: &mut String, results: &Results, metric: Metric, x: usize, y: 
             None => (0.0, "not applicable".to_owned()),
         };
         let ratio = match results.ratio_to(metric, peer) {
-            Some(ratio) if peer != Peer::Wvs => format!("  (WVS: {ratio:.2} of it)"),
+            Some(ratio) if peer != Peer::Wvs => format!("  (WVS {ratio:.2} ×)"),
             _ => String::new(),
         };
         let value_x = bar_x as f64 + length + 6.0;
