@@ -84,6 +84,12 @@ fn draw_group(svg: &mut String, results: &Results, metric: Metric, x: usize, y: 
             Some(median) => (median / greatest * BAR_WIDTH_MAX, metric.format(median)),
             None => (0.0, "not applicable".to_owned()),
         };
+        if length > 0.0 {
+            let _ = writeln!(
+                svg,
+                r#"<rect x="{bar_x}" y="{y}" width="{length:.1}" height="{BAR_HEIGHT}" rx="2" fill="{color}"/>"#
+            );
+        }
         let ratio = match results.ratio_to(metric, peer) {
             Some(ratio) if peer != Peer::Wvs => format!("  (WVS {ratio:.2} ×)"),
             _ => String::new(),
@@ -91,7 +97,7 @@ fn draw_group(svg: &mut String, results: &Results, metric: Metric, x: usize, y: 
         let value_x = bar_x as f64 + length + 6.0;
         let _ = writeln!(
             svg,
-            r#"<rect x="{bar_x}" y="{y}" width="{length:.1}" height="{BAR_HEIGHT}" rx="2" fill="{color}"/><text x="{value_x:.1}" y="{text_y}" font-weight="{weight}">{text}{ratio}</text>"#
+            r#"<text x="{value_x:.1}" y="{text_y}" font-weight="{weight}">{text}{ratio}</text>"#
         );
         y += ROW_HEIGHT;
     }
