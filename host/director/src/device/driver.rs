@@ -92,7 +92,7 @@ pub(super) struct Attachment {
 
 /// A way into the driver, not attached to any device yet.
 pub(super) fn open() -> io::Result<File> {
-    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+    let flags = libc::O_CLOEXEC;
     OpenOptions::new().read(true).write(true).custom_flags(flags).open(PATH)
 }
 

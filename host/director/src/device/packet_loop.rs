@@ -2,15 +2,16 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::unix::thread::JoinHandleExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::pthread::pthread_kill;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use tokio::sync::mpsc;
 use wvs_core::director::Director;
 use wvs_core::stats::Counter;
@@ -83,19 +84,20 @@ impl DeviceCounters {
 /// Threads that take packets from a device, ask the director and send what it says.
 #[derive(Debug)]
 pub struct PacketLoop {
-    stop: Arc<Stop>,
+    is_over: Arc<AtomicBool>,
     counters: Arc<DeviceCounters>,
     threads: Vec<JoinHandle<()>>,
     failures: mpsc::Receiver<DeviceError>,
 }
 
-/// How to end the threads: the flag is seen between two packets, the event wakes those that are
-/// idle and is never taken back.
-#[derive(Debug)]
-struct Stop {
-    is_asked: AtomicBool,
-    event: EventFd,
-}
+/// Wakes a thread from its read. Nobody minds it who does not know it: by default it is ignored.
+const WAKE: Signal = Signal::SIGURG;
+
+/// After a read that failed.
+const ERROR_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Between two attempts to wake a thread, which may be just about to read.
+const WAKE_INTERVAL: Duration = Duration::from_millis(1);
 
 impl PacketLoop {
     /// Starts the threads. They own `device` from here on.
@@ -112,11 +114,13 @@ impl PacketLoop {
             let name = name.clone();
             move |source: io::Error| DeviceError::Failed { name, step, source }
         };
-        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+        let action = SigAction::new(SigHandler::Handler(wake), SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handler does nothing, so it may run at any point of any thread.
+        unsafe { sigaction(WAKE, &action) }
             .map_err(|errno| failed("given a way to stop")(errno.into()))?;
         let (report, failures) = mpsc::channel(queues.len());
         let mut packets = Self {
-            stop: Arc::new(Stop { is_asked: AtomicBool::new(false), event }),
+            is_over: Arc::default(),
             counters: Arc::new(DeviceCounters::new(queues.len(), interface)),
             threads: Vec::with_capacity(queues.len()),
             failures,
@@ -129,7 +133,7 @@ impl PacketLoop {
                 has_virtio_header,
                 director: Arc::clone(director),
                 clock,
-                stop: Arc::clone(&packets.stop),
+                is_over: Arc::clone(&packets.is_over),
                 counters: Arc::clone(&packets.counters),
             };
             let report = report.clone();
@@ -171,14 +175,20 @@ impl PacketLoop {
     }
 
     fn end(&mut self) {
-        self.stop.is_asked.store(true, Ordering::Relaxed);
-        // Fails only when the counter is full, and then the threads wake as well.
-        let _ = self.stop.event.write(1);
+        self.is_over.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
+            while !thread.is_finished() {
+                // Fails for a thread that ended just now.
+                let _ = pthread_kill(thread.as_pthread_t(), WAKE);
+                thread::sleep(WAKE_INTERVAL);
+            }
             let _ = thread.join();
         }
     }
 }
+
+/// Interrupts a read by being called.
+extern "C" fn wake(_: nix::libc::c_int) {}
 
 impl Drop for PacketLoop {
     fn drop(&mut self) {
@@ -194,7 +204,7 @@ struct Worker {
     has_virtio_header: bool,
     director: Arc<Director>,
     clock: Clock,
-    stop: Arc<Stop>,
+    is_over: Arc<AtomicBool>,
     counters: Arc<DeviceCounters>,
 }
 
@@ -202,22 +212,26 @@ impl Worker {
     fn run(&self) -> Result<(), DeviceError> {
         let counters = &self.counters.queues[self.index];
         let mut frame = Frame::new(self.has_virtio_header);
-        while !self.stop.is_asked.load(Ordering::Relaxed) {
+        // The read waits by itself: a look whether there is a packet, as `poll` gives, would be a
+        // second system call for each packet that comes alone.
+        while !self.is_over.load(Ordering::Relaxed) {
             match (&self.queue).read(frame.room()) {
                 Ok(read) => {
                     counters.read.count();
                     self.process(&mut frame, read, counters);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait()?,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.raw_os_error() == Some(Errno::EBADFD as i32) => {
-                    return Err(self.gone());
-                }
-                Err(_) => {
-                    counters.read_errors.count();
-                    // Not to spin on an error that stays.
-                    self.wait()?;
-                }
+                Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+                    Some(Errno::EINTR) => {}
+                    // Deleted before the read, or under it.
+                    Some(Errno::EBADFD | Errno::EFAULT) => {
+                        return Err(DeviceError::Gone { name: self.name.clone() });
+                    }
+                    _ => {
+                        counters.read_errors.count();
+                        // Not to spin on an error that stays.
+                        thread::sleep(ERROR_INTERVAL);
+                    }
+                },
             }
         }
         Ok(())
@@ -247,33 +261,5 @@ impl Worker {
             Ok(()) => counters.written.count(),
             Err(_) => counters.write_errors.count(),
         }
-    }
-
-    /// Sleeps until there is a packet or the end.
-    fn wait(&self) -> Result<(), DeviceError> {
-        let mut fds = [
-            PollFd::new(self.queue.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.stop.event.as_fd(), PollFlags::POLLIN),
-        ];
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => {
-                return Err(DeviceError::Failed {
-                    name: self.name.clone(),
-                    step: "waited for",
-                    source: errno.into(),
-                });
-            }
-        }
-        // A deleted TUN device reports nothing but this.
-        let [queue, _] = fds;
-        if queue.revents().is_some_and(|events| events.contains(PollFlags::POLLERR)) {
-            return Err(self.gone());
-        }
-        Ok(())
-    }
-
-    fn gone(&self) -> DeviceError {
-        DeviceError::Gone { name: self.name.clone() }
     }
 }
