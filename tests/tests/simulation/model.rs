@@ -60,8 +60,8 @@ struct ShadowConnection {
     /// go by either where the clock went back.
     last_seen_ms: u64,
     latest_ms: u64,
-    /// It was half-open ever since it opened.
-    is_fresh: bool,
+    /// Its client did not show yet that it exists.
+    is_half_open: bool,
 }
 
 /// Protocol, source and destination.
@@ -232,7 +232,7 @@ impl Model {
         }
         connection.last_seen_ms = now_ms;
         connection.latest_ms = connection.latest_ms.max(now_ms);
-        connection.is_fresh &= connection.state.is_half_open();
+        connection.is_half_open &= connection.state.is_half_open();
         let (client, seen_as, rip) = (connection.client, connection.seen_as, connection.rip);
         let (service, server) = (connection.service, connection.server);
         self.count(service, server, is_original, wire.length);
@@ -293,8 +293,8 @@ impl Model {
             return self.answer(wire, Answer::TimeExceeded(vip.ip()), now_ms);
         }
         if self.live() >= self.settings.limits.connections && !self.evict_one(evidence.director) {
-            let has_fresh = self.connections.values().any(|connection| connection.is_fresh);
-            assert!(!has_fresh, "refused while a half-open connection could have made way");
+            let has_half_open = self.connections.values().any(|connection| connection.is_half_open);
+            assert!(!has_half_open, "refused while a half-open connection could have made way");
             return Expected::Dropped(DropReason::TableFull);
         }
         let picks = &mut *evidence.picks;
@@ -345,7 +345,7 @@ impl Model {
             state,
             last_seen_ms: now_ms,
             latest_ms: now_ms,
-            is_fresh: protocol == Protocol::Tcp,
+            is_half_open: protocol == Protocol::Tcp,
         };
         self.connections.insert(id, connection);
         self.carry(id, true, wire, now_ms)
@@ -371,9 +371,7 @@ impl Model {
         let mut missing: Vec<u64> = self
             .connections
             .iter()
-            .filter(|(_, connection)| {
-                connection.state.is_half_open() && !is_in_table(director, connection)
-            })
+            .filter(|(_, connection)| connection.is_half_open && !is_in_table(director, connection))
             .map(|(id, _)| *id)
             .collect();
         missing.sort_unstable();
@@ -402,12 +400,12 @@ impl Model {
             newest[family] = newest[family].max(Some(id));
             assert!(self.evict_one(director));
         }
-        let fresh = self.connections.iter().filter(|(_, connection)| connection.is_fresh);
-        for (id, connection) in fresh.clone() {
+        let half_open = self.connections.iter().filter(|(_, connection)| connection.is_half_open);
+        for (id, connection) in half_open.clone() {
             let family = usize::from(connection.client.is_ipv6());
             assert!(Some(*id) > newest[family], "a younger half-open connection went first");
         }
-        assert!(fresh.count() <= self.settings.limits.half_open, "half-open connections");
+        assert!(half_open.count() <= self.settings.limits.half_open, "half-open connections");
     }
 
     fn expect_of_closed_port(&mut self, wire: &Wire, now_ms: u64) -> Expected {
@@ -554,9 +552,12 @@ impl Model {
         let counted = [&table.opened, &table.expired, &table.replaced, &table.evicted];
         let expected = [self.opened, self.expired, self.replaced, self.evicted];
         assert_eq!(counted.map(Counter::get), expected, "opened, expired, replaced, evicted");
-        let is_half_open = |connection: &&ShadowConnection| connection.state.is_half_open();
-        let half_open = self.connections.values().filter(is_half_open).count();
+        let half_open = self.connections.values().filter(|c| c.is_half_open).count();
         assert_eq!(director.half_open(), half_open, "half-open connections");
+        for connection in self.connections.values() {
+            let found = state_in_table(director, connection);
+            assert_eq!(found, Some(connection.state), "{connection:?}");
+        }
         for (index, service) in director.services().list().iter().enumerate() {
             for (at, server) in service.servers().iter().enumerate() {
                 let [active, inactive] = self.counts(index, at);
@@ -610,9 +611,14 @@ impl Model {
     }
 }
 
-/// Whether the director's table has this very connection.
+/// Whether the director's table has this connection.
 fn is_in_table(director: &Director, connection: &ShadowConnection) -> bool {
-    fn find<A: Address>(table: &Table<A>, connection: &ShadowConnection) -> bool {
+    state_in_table(director, connection).is_some()
+}
+
+/// The state in which the director's table has this connection.
+fn state_in_table(director: &Director, connection: &ShadowConnection) -> Option<State> {
+    fn find<A: Address>(table: &Table<A>, connection: &ShadowConnection) -> Option<State> {
         let address = |end: SocketAddr| A::from_ip(end.ip()).unwrap();
         let tuple = Tuple {
             source: address(connection.client),
@@ -621,7 +627,7 @@ fn is_in_table(director: &Director, connection: &ShadowConnection) -> bool {
             destination_port: connection.vip.port(),
             protocol: connection.protocol,
         };
-        table.find(&tuple).is_some()
+        table.find(&tuple)?.state()
     }
     if connection.client.is_ipv4() {
         find(director.tables().v4(), connection)

@@ -15,7 +15,7 @@ use wvs_core::service::{Forwarding, OnNoServer, OnStray, Protocol};
 use wvs_core::time::Moment;
 use wvs_core::verdict::Verdict;
 use wvs_tests::onlooker::Onlooker;
-use wvs_tests::packet::{SeenTransport, icmp_error, try_receive};
+use wvs_tests::packet::{ACK, FIN, RST, SYN, SeenTransport, icmp_error, tcp, try_receive};
 use wvs_tests::world::{ServiceSpec, World};
 
 use crate::clients::{Client, Talk, Wishes};
@@ -372,6 +372,30 @@ impl Run {
         if !self.is_calm && self.dice.chance(300) {
             self.send_odd_packet();
         }
+        if !self.is_calm && self.dice.chance(500) {
+            self.send_forged_segments();
+        }
+    }
+
+    /// Segments with the addresses and ports of a connection, perhaps, and any flags, in one moment:
+    /// states move as no pair of hosts would move them.
+    fn send_forged_segments(&mut self) {
+        let family = &families()[self.dice.index(2)];
+        let port = 40_000 + u16::try_from(self.dice.below(4)).unwrap();
+        let client = SocketAddr::new(family.clients[self.dice.index(2)], port);
+        let vip = SocketAddr::new(family.vip, self.dice.one_of(&TCP_PORTS));
+        let is_one = |server: &&Server| {
+            server.protocol == Protocol::Tcp && server.address.is_ipv6() == vip.is_ipv6()
+        };
+        let servers: Vec<_> = self.servers.iter().filter(is_one).map(|one| one.address).collect();
+        let server = self.dice.one_of(&servers);
+        for _ in 0..1 + self.dice.below(24) {
+            let flags =
+                self.dice.one_of(&[SYN, SYN | ACK, ACK, ACK, ACK, FIN | ACK, FIN | ACK, RST, 0]);
+            let (from, to) = self.dice.one_of(&[(client, vip), (server, client)]);
+            let octets = tcp(from, to, flags);
+            self.network.after(0, Happening::AtDirector(Frame { octets, is_damaged: false }));
+        }
     }
 
     /// A packet that no program here would send.
@@ -470,9 +494,9 @@ impl Run {
         }
         if verdict == Verdict::Forward {
             self.note_forwarded(&went, is_damaged, is_partial);
-            if is_partial {
-                complete(&mut went);
-            }
+        }
+        if is_partial && verdict != Verdict::Reply {
+            complete(&mut went);
         }
         // What the director says itself is whole whatever it answers.
         let is_damaged = is_damaged && verdict != Verdict::Reply;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::{ConfigArg, DONE, FAILED, complain, fail, print, print_json, refuse};
+use super::{ConfigArg, FAILED, complain, fail, print, print_json, refuse};
 use crate::capture::{CaptureReader, CaptureWriter};
 use crate::config::Reading;
 use crate::deployment::add_misfits;
@@ -19,7 +19,7 @@ use crate::replay::{Replay, ReplayError, Report, StartError};
 /// Show what a director would do with captured packets, touching nothing.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  tcpdump -ni any -w in.pcap host 203.0.113.10 or net 10.0.0.0/24
+  tcpdump -Q in -ni any -w in.pcap host 203.0.113.10 or net 10.0.0.0/24
   wvs replay in.pcap -c wvs.yaml -o out.pcap
   wvs replay in.pcap -c wvs.yaml -o out.pcap --json | jq .packets.dropped
   tcpdump -nr out.pcap
@@ -109,7 +109,7 @@ pub(super) fn replay(args: &ReplayArgs) -> u8 {
     } else {
         print(tell(args, reader.link().name(), &report).as_bytes())
     };
-    if written.is_err() { FAILED } else { told.max(DONE) }
+    if written.is_err() { FAILED } else { told }
 }
 
 /// Whether opening `path` to write would empty `file`.
