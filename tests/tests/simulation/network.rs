@@ -73,8 +73,9 @@ impl Network {
         if dice.chance(self.faults.duplication) {
             self.after(1 + dice.below(40), arrival(frame.clone()));
         }
-        if dice.chance(self.faults.corruption) {
-            frame.is_damaged |= corrupt(&mut frame.octets, dice);
+        // Once only: what two changed octets do to a checksum may cancel out.
+        if dice.chance(self.faults.corruption) && !frame.is_damaged {
+            frame.is_damaged = corrupt(&mut frame.octets, dice);
         }
         let slow = if dice.chance(self.faults.delay) { 10 } else { 1 };
         self.after((1 + dice.below(20)) * slow, arrival(frame));
