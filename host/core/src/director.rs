@@ -9,7 +9,7 @@ use crate::connection::tcp_state::{self, Event};
 use crate::connection::tuple::{Direction, Tuple};
 use crate::connection::{Advance, Connection, Tick};
 use crate::packet::address::{Address, IpHeader};
-use crate::packet::{Extent, Ip, Packet, Transport, TransportChecksum, icmp, tcp};
+use crate::packet::{Extent, Ip, Packet, Transport, TransportChecksum, icmp};
 use crate::real_server::RealServer;
 use crate::rewrite::{Quote, Rewrite, quote, translate, translate_error};
 use crate::service::Services;
@@ -331,28 +331,20 @@ impl<A: Address> Incoming<'_, A> {
             return Followed::Decided(self.time_exceeded(connection));
         }
         let now = Tick::of(now);
-        let is_ordinary = self.is_ordinary();
-        let mut has_begun_anew = false;
-        if !(is_ordinary && entry.is_noted(now)) {
+        let mut has_changed = false;
+        if !self.is_ordinary() {
+            entry.forget();
             let advance = self.advance(connection, direction, director, now);
-            let has_nothing_to_tell = advance.is_some_and(|advance| {
-                tcp_state::next(advance.to, direction, tcp::ACK) == advance.to
-            });
-            if is_ordinary && has_nothing_to_tell {
-                entry.note(now);
-            } else {
-                entry.forget();
-                has_begun_anew = advance.is_some_and(|advance| advance.from != advance.to);
-            }
+            has_changed = advance.is_some_and(|advance| advance.from != advance.to);
+        } else if !entry.is_noted(now) {
+            // Whatever one acknowledgement changes, another one in the same direction does not.
+            self.advance(connection, direction, director, now);
+            entry.note(now);
         }
         let server = entry.server(&director.services);
         let decision = self.forward(server, direction, &entry.rewrite(server));
-        if has_begun_anew && !is_ordinary {
-            let other = match direction {
-                Direction::Original => Direction::Reply,
-                Direction::Reply => Direction::Original,
-            };
-            return Followed::Changed(decision, connection.tuple(other));
+        if has_changed {
+            return Followed::Changed(decision, connection.tuple(direction.opposite()));
         }
         Followed::Decided(decision)
     }

@@ -145,6 +145,17 @@ mod tests {
         }
     }
 
+    /// What lets most packets of a connection pass without a look at its state.
+    #[test]
+    fn second_acknowledgement_changes_nothing() {
+        for state in State::ALL {
+            for direction in [Direction::Original, Direction::Reply] {
+                let once = next(state, direction, ACK);
+                assert_eq!(next(once, direction, ACK), once, "{state}");
+            }
+        }
+    }
+
     #[test]
     fn states_of_other_protocols_never_change() {
         assert_eq!(next(State::Udp, Direction::Original, SYN), State::Udp);

@@ -83,3 +83,14 @@ pub enum Direction {
     /// From the real server, as its reply tuple.
     Reply,
 }
+
+impl Direction {
+    /// The other one.
+    #[must_use]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Original => Self::Reply,
+            Self::Reply => Self::Original,
+        }
+    }
+}
