@@ -117,16 +117,43 @@ impl Director {
                 Err(Refusal::ReplyTaken) => Err(DropReason::ReplyTupleTaken),
             };
         };
-        // With all places taken there is nothing to try.
+        let real = server.real::<A>().ok_or(DropReason::NoServer)?;
+        let table = A::table(&self.connections);
         let taken = usize::try_from(server.connections()).unwrap_or(usize::MAX);
-        let tries = if taken < pool.places() { Pool::TRIES } else { 0 };
-        for _ in 0..tries {
-            let local = pool.place(server.take_turn());
-            match self.insert(tuple, server, local, now)? {
-                Ok(connection) => return Ok(connection),
-                Err(Refusal::Full) => return Err(DropReason::TableFull),
-                Err(Refusal::ReplyTaken) => {}
+        let is_full = taken >= pool.places();
+        // Turns come round to the places that were given out first, so that this is an old one.
+        let mut half_open = None;
+        for _ in 0..if is_full { Pool::TRIES_FULL } else { Pool::TRIES } {
+            let Some(local) = pool.place(server.take_turn()) else { break };
+            let Some(seen_as) = pool.endpoint::<A>(local) else { break };
+            let reply = Tuple {
+                source: real.address,
+                destination: seen_as.address,
+                source_port: real.port,
+                destination_port: seen_as.port,
+                protocol: tuple.protocol,
+            };
+            match table.look(&reply, |entry| entry.connection().is_half_open()) {
+                Some(true) if is_full => {
+                    half_open = Some((local, reply));
+                    break;
+                }
+                Some(true) => _ = half_open.get_or_insert((local, reply)),
+                Some(false) => {}
+                None => match self.insert(tuple, server, Some(local), now)? {
+                    Ok(connection) => return Ok(connection),
+                    Err(Refusal::Full) => return Err(DropReason::TableFull),
+                    Err(Refusal::ReplyTaken) => {}
+                },
             }
+        }
+        // As in a full table: a flood of SYNs must not keep the places from everybody else.
+        if let Some((local, reply)) = half_open
+            && let Some(holder) = table.find(&reply)
+            && self.connections.evict(&holder)
+            && let Ok(connection) = self.insert(tuple, server, Some(local), now)?
+        {
+            return Ok(connection);
         }
         pool.count_exhausted();
         Err(DropReason::PoolExhausted)

@@ -35,6 +35,9 @@ impl Pool {
     /// Places tried for one connection, so that a pool that is all but full costs a bounded time.
     pub(crate) const TRIES: usize = 256;
 
+    /// Places looked at for a half-open connection that can make way, when none is free.
+    pub(crate) const TRIES_FULL: usize = 16;
+
     /// A pool of every combination of an address and a port; port 0 and addresses beyond
     /// [`Self::ADDRESSES_MAX`] are left out.
     #[must_use]

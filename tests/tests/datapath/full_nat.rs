@@ -349,7 +349,11 @@ fn connection_without_a_free_place_is_refused_as_the_service_says_and_counted() 
                 let world = World::new(vec![spec]);
                 let open = |port| first_packet(protocol, family.client_port(port), family.vip());
                 for port in 1..=3 {
-                    world.forward(&open(port));
+                    let seen = receive(&world.forward(&open(port)));
+                    world.forward(&answer(protocol, family.server(0), seen.source));
+                    if protocol == Protocol::Tcp {
+                        world.forward(&tcp(family.client_port(port), family.vip(), ACK));
+                    }
                 }
                 let (verdict, sent) = world.process(&open(4));
                 if on_no_server == OnNoServer::Drop {
@@ -373,6 +377,35 @@ fn connection_without_a_free_place_is_refused_as_the_service_says_and_counted() 
                 world.recount();
             }
         }
+    }
+}
+
+#[test]
+fn flood_of_syns_keeps_no_place_of_a_pool_from_a_client_and_takes_none_from_an_established_one() {
+    for family in FAMILIES {
+        let world = family.few_places(Protocol::Tcp, 20_000..=20_007);
+        let establish = |port| {
+            let client = family.client_port(port);
+            let seen = receive(&world.forward(&tcp(client, family.vip(), SYN)));
+            world.forward(&tcp(family.server(0), seen.source, SYN | ACK));
+            world.forward(&tcp(client, family.vip(), ACK));
+            (client, seen.source)
+        };
+        let early = establish(1);
+        for port in 1_000..1_100 {
+            world.forward(&tcp(family.client_port(port), family.vip(), SYN));
+        }
+        let late = establish(2);
+        for port in 2_000..2_100 {
+            world.forward(&tcp(family.client_port(port), family.vip(), SYN));
+        }
+        for (client, local) in [early, late] {
+            let reply = receive(&world.forward(&tcp(family.server(0), local, ACK)));
+            assert_eq!((reply.source, reply.destination), (family.vip(), client));
+        }
+        assert_eq!((world.director.connections(), world.director.half_open()), (8, 6));
+        assert_eq!(world.director.table().evicted.get(), 202 - 8);
+        world.recount();
     }
 }
 
@@ -425,7 +458,8 @@ fn place_of_a_closed_connection_rests_until_it_expires() {
         assert_eq!(world.outlast(Duration::from_secs(60)), 1);
         world.forward(&tcp(server, locals[0], RST | ACK));
         assert_eq!(open(&world, 4), locals[2]);
-        // Now all are taken.
+        world.forward(&tcp(family.client_port(4), vip, ACK));
+        // Now all are taken, and nobody is half-open.
         world.reply(&tcp(family.client_port(5), vip, SYN));
         assert_eq!(world.outlast(Duration::from_secs(10)), 1);
         assert_eq!(open(&world, 5), locals[0]);

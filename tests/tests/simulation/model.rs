@@ -306,12 +306,15 @@ impl Model {
         };
         let rip = self.services[service].servers[server].address;
         let mut seen_as = client;
-        if let Some(pool) = &self.services[service].pool {
-            let is_taken =
-                |place: &SocketAddr| self.by_reply.contains_key(&(protocol, rip, *place));
-            if pool.iter().all(is_taken) {
+        if let Some(pool) = self.services[service].pool.clone() {
+            let has_place =
+                pool.iter().any(|place| !self.by_reply.contains_key(&(protocol, rip, *place)));
+            // A half-open connection may make way.
+            if !has_place && !self.evict_one(evidence.director) {
                 return self.refuse_for_lack(service, wire, DropReason::PoolExhausted, now_ms);
             }
+            let is_taken =
+                |place: &SocketAddr| self.by_reply.contains_key(&(protocol, rip, *place));
             let (_, found, _) = Wire::of(evidence.went).unwrap().ends().unwrap();
             assert!(pool.contains(&found), "{found} is no place of the pool");
             assert!(!is_taken(&found), "{found} is taken");

@@ -271,7 +271,8 @@ impl Tables {
         A::table(self).half_open.oldest().is_some_and(|oldest| self.evict(&oldest))
     }
 
-    fn evict<A: Tabled>(&self, connection: &Connection<A>) -> bool {
+    /// Takes a connection out if it is half-open; whether it did.
+    pub(crate) fn evict<A: Tabled>(&self, connection: &Connection<A>) -> bool {
         let is_evicted = connection.is_half_open() && self.remove(connection);
         if is_evicted {
             self.counters.evicted.count();
