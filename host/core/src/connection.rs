@@ -70,27 +70,41 @@ impl Tick {
 /// In place of a state: the connection was taken out of the table.
 const CLOSED: u8 = u8::MAX;
 
-/// Beside a state: the connection has been more than half-open. Whatever comes later, a forged SYN
-/// for one, its client has shown that it exists.
+/// Beside a TCP state: the real server has answered.
+const ANSWERED: u8 = 0x20;
+
+/// Beside a TCP state: the client has gone on after the server's answer. Whatever comes later, a
+/// forged SYN for one, it has shown that it exists.
 const PROVEN: u8 = 0x40;
 
 /// The state that a number stands for, `None` for [`CLOSED`].
 #[inline]
 fn state_of(number: u8) -> Option<State> {
-    State::from_number(number & !PROVEN)
+    State::from_number(number & !(ANSWERED | PROVEN))
 }
 
 /// Whether the client of a connection in this state still has to show that it exists.
 #[inline]
 fn is_half_open(number: u8) -> bool {
-    number & PROVEN == 0 && state_of(number).is_some_and(State::is_half_open)
+    number & PROVEN == 0 && state_of(number).is_some_and(State::is_of_tcp)
 }
 
-/// A state and the one that took its place.
+/// What a packet in `direction`, after which the state is `to`, proves about who sent it. A SYN
+/// from the client, however often it comes, proves nothing.
+#[inline]
+fn proof(present: u8, direction: Direction, to: State) -> u8 {
+    match direction {
+        _ if !to.is_of_tcp() => 0,
+        Direction::Reply => ANSWERED,
+        Direction::Original if present & ANSWERED != 0 && to != State::SynRecv => PROVEN,
+        Direction::Original => 0,
+    }
+}
+
+/// What a packet changed in a connection's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Advance {
-    pub(crate) from: State,
-    pub(crate) to: State,
+    pub(crate) has_changed: bool,
     pub(crate) was_half_open: bool,
     pub(crate) is_half_open: bool,
 }
@@ -197,24 +211,28 @@ impl<A: Address> Connection<A> {
         self.last_seen.store(now.number(), Relaxed);
     }
 
-    /// Moves to the state that `next` gives for the present one, and its server's counts with it.
+    /// Moves to the state that `next` gives for the present one after a packet in `direction`, and
+    /// its server's counts with it.
     /// This, [`open`](Self::open) and [`close`](Self::close) are all that ever moves those counts.
     /// `None` when it was taken out of the table.
     #[inline]
-    pub(crate) fn advance(&self, next: impl Fn(State) -> State) -> Option<Advance> {
+    pub(crate) fn advance(
+        &self,
+        direction: Direction,
+        next: impl Fn(State) -> State,
+    ) -> Option<Advance> {
         let mut present = self.state.load(Relaxed);
         loop {
             let from = state_of(present)?;
             let to = next(from);
-            let is_unproven = to == State::None || to.is_half_open();
-            let changed = to.number() | if is_unproven { present & PROVEN } else { PROVEN };
+            let changed =
+                to.number() | present & (ANSWERED | PROVEN) | proof(present, direction, to);
             let advance = Advance {
-                from,
-                to,
+                has_changed: changed != present,
                 was_half_open: is_half_open(present),
                 is_half_open: is_half_open(changed),
             };
-            if to == from {
+            if !advance.has_changed {
                 return Some(advance);
             }
             match self.state.compare_exchange_weak(present, changed, Relaxed, Relaxed) {

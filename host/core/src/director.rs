@@ -331,19 +331,18 @@ impl<A: Address> Incoming<'_, A> {
             return Followed::Decided(self.time_exceeded(connection));
         }
         let now = Tick::of(now);
-        let mut has_changed = false;
+        let mut advance = None;
         if !self.is_ordinary() {
             entry.forget();
-            let advance = self.advance(connection, direction, director, now);
-            has_changed = advance.is_some_and(|advance| advance.from != advance.to);
+            advance = self.advance(connection, direction, director, now);
         } else if !entry.is_noted(now) {
             // Whatever one acknowledgement changes, another one in the same direction does not.
-            self.advance(connection, direction, director, now);
+            advance = self.advance(connection, direction, director, now);
             entry.note(now);
         }
         let server = entry.server(&director.services);
         let decision = self.forward(server, direction, &entry.rewrite(server));
-        if has_changed {
+        if advance.is_some_and(|advance| advance.has_changed) {
             return Followed::Changed(decision, connection.tuple(direction.opposite()));
         }
         Followed::Decided(decision)
@@ -386,9 +385,9 @@ impl<A: Address> Incoming<'_, A> {
         let advance = match &self.transport {
             Transport::Tcp(segment) => {
                 let flags = segment.flags();
-                connection.advance(|state| tcp_state::next(state, direction, flags))
+                connection.advance(direction, |state| tcp_state::next(state, direction, flags))
             }
-            _ => connection.advance(|state| state),
+            _ => connection.advance(direction, |state| state),
         }?;
         A::table(&director.connections).half_open().follow(advance);
         Some(advance)

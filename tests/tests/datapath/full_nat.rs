@@ -451,14 +451,17 @@ fn place_of_a_closed_connection_rests_until_it_expires() {
             receive(&world.forward(&tcp(family.client_port(port), vip, SYN))).source
         };
         let locals = [1, 2, 3].map(|port| open(&world, port));
-        for port in [1, 2] {
+        let finish = |world: &World, port, local| {
+            world.forward(&tcp(server, local, SYN | ACK));
             world.forward(&tcp(family.client_port(port), vip, ACK));
-        }
+        };
+        finish(&world, 1, locals[0]);
+        finish(&world, 2, locals[1]);
         // The third, which never got further, leaves; then the first is over. Its turn comes first.
         assert_eq!(world.outlast(Duration::from_secs(60)), 1);
         world.forward(&tcp(server, locals[0], RST | ACK));
         assert_eq!(open(&world, 4), locals[2]);
-        world.forward(&tcp(family.client_port(4), vip, ACK));
+        finish(&world, 4, locals[2]);
         // Now all are taken, and nobody is half-open.
         world.reply(&tcp(family.client_port(5), vip, SYN));
         assert_eq!(world.outlast(Duration::from_secs(10)), 1);

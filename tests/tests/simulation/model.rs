@@ -62,6 +62,8 @@ struct ShadowConnection {
     latest_ms: u64,
     /// Its client did not show yet that it exists.
     is_half_open: bool,
+    /// Its server has sent something.
+    is_answered: bool,
 }
 
 /// Protocol, source and destination.
@@ -229,10 +231,12 @@ impl Model {
         let connection = self.connections.get_mut(&id).unwrap();
         if let Body::Tcp(segment) = wire.body {
             connection.state = next_state(connection.state, is_original, segment.flags);
+            let has_gone_on = is_original && connection.state != State::SynRecv;
+            connection.is_half_open &= !(has_gone_on && connection.is_answered);
+            connection.is_answered |= !is_original;
         }
         connection.last_seen_ms = now_ms;
         connection.latest_ms = connection.latest_ms.max(now_ms);
-        connection.is_half_open &= connection.state.is_half_open();
         let (client, seen_as, rip) = (connection.client, connection.seen_as, connection.rip);
         let (service, server) = (connection.service, connection.server);
         self.count(service, server, is_original, wire.length);
@@ -349,6 +353,7 @@ impl Model {
             last_seen_ms: now_ms,
             latest_ms: now_ms,
             is_half_open: protocol == Protocol::Tcp,
+            is_answered: false,
         };
         self.connections.insert(id, connection);
         self.carry(id, true, wire, now_ms)

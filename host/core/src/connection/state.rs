@@ -80,11 +80,9 @@ impl State {
         matches!(self, Self::Established | Self::SynSent | Self::SynRecv | Self::SynAck)
     }
 
-    /// Whether a TCP handshake is under way: what a flood of SYNs from addresses that nobody has
-    /// leaves behind.
-    #[must_use]
-    pub const fn is_half_open(self) -> bool {
-        matches!(self, Self::SynSent | Self::SynRecv | Self::SynAck)
+    /// Whether TCP gets here, be it by one packet.
+    pub(crate) const fn is_of_tcp(self) -> bool {
+        !matches!(self, Self::None | Self::Udp | Self::Icmp)
     }
 
     /// Whether a SYN may start a new connection in place of one in this state.

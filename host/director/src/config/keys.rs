@@ -198,8 +198,9 @@ pub static LIMITS: Table = Table {
             "half_open",
             "65536",
             "1 to 16777216",
-            "TCP connections at once whose handshake is under way. The oldest makes way for the \
-             next one and is counted as evicted, so that a flood of SYNs shuts nobody out.",
+            "TCP connections at once whose client has not answered the real server yet. The \
+             oldest makes way for the next one and is counted as evicted, so that a flood of \
+             SYNs shuts nobody out.",
         ),
         Key::optional(
             "replies",

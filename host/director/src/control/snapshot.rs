@@ -153,7 +153,7 @@ pub struct ConnectionsSnapshot {
     pub now: usize,
     /// Connections that there may be.
     pub max: usize,
-    /// TCP connections now whose handshake is under way.
+    /// TCP connections now whose client has not answered the real server yet.
     pub half_open: usize,
     /// Half-open connections that there may be.
     pub half_open_max: usize,

@@ -21,6 +21,10 @@ use super::{PROTOCOL, RouteError, RouteNeeds, Routing, left_over, smallest_mtu};
 /// goes down takes its routes along.
 const SETTLING: Duration = Duration::from_millis(200);
 
+/// The same at most: it doubles each time that something had to be put back, so that whoever keeps
+/// removing it and the director do not chase each other.
+const SETTLING_MAX: Duration = Duration::from_secs(30);
+
 /// A task that follows changes until it is stopped or dropped.
 #[derive(Debug)]
 pub struct Follower(JoinHandle<()>);
@@ -67,9 +71,10 @@ pub async fn follow(
 async fn run(mut view: View, mut news: News) {
     // Something may have changed between the start and the first news.
     let mut changes = Changes { way: true, own: false };
+    let mut settling = SETTLING;
     loop {
         if changes != Changes::default() {
-            let settled = sleep(SETTLING);
+            let settled = sleep(settling);
             tokio::pin!(settled);
             loop {
                 tokio::select! {
@@ -80,7 +85,11 @@ async fn run(mut view: View, mut news: News) {
                     },
                 }
             }
-            view.look(changes).await;
+            let has_put_back = view.look(changes).await;
+            if changes.own {
+                let longer = settling.saturating_mul(2).min(SETTLING_MAX);
+                settling = if has_put_back { longer } else { SETTLING };
+            }
         }
         changes = Changes::default();
         let Some((message, _)) = news.next().await else {
@@ -133,12 +142,14 @@ struct View {
 }
 
 impl View {
-    async fn look(&mut self, changes: Changes) {
+    /// Sees to what may have changed. Whether something had to be put back.
+    async fn look(&mut self, changes: Changes) -> bool {
         // Without its device the director ends by itself.
-        let Ok(device) = self.netlink.link_at(self.device_index).await else { return };
+        let Ok(device) = self.netlink.link_at(self.device_index).await else { return false };
+        let mut has_put_back = false;
         if changes.own && !self.steps.is_empty() {
             if device.is_up {
-                self.put_back().await;
+                has_put_back = self.put_back().await;
             } else if !self.was_down {
                 // Whoever did it had a reason.
                 let device = &self.needs.device;
@@ -163,9 +174,10 @@ impl View {
         if let Some(mtu) = mtu {
             self.device_mtu.store(mtu, Ordering::Relaxed);
         }
+        has_put_back
     }
 
-    async fn put_back(&self) {
+    async fn put_back(&self) -> bool {
         let (mut routes, mut rules) = (0, 0);
         for step in &self.steps {
             let (result, count) = match step {
@@ -182,8 +194,10 @@ impl View {
                 Err(error) => tracing::warn!(%step, %error, "cannot put back what is missing"),
             }
         }
-        if routes > 0 || rules > 0 {
+        let has_put_back = routes > 0 || rules > 0;
+        if has_put_back {
             tracing::warn!(routes, rules, "put back what somebody removed");
         }
+        has_put_back
     }
 }
