@@ -64,13 +64,15 @@ fn list_service(text: &mut String, service: &ServiceSnapshot, columns: Columns) 
         }
     };
     list_troubles(text, service);
+    // ipvsadm's word, and one beside it for what LVS does not have.
+    let forward = if service.pool.is_some() { "Full" } else { "Masq" };
     for server in &service.servers {
         let address = address(server.address.ip(), server.address.port());
         let _ = match columns {
             Columns::Connections => writeln!(
                 text,
                 "  -> {address:<28} {:<7} {:<6} {:<10} {:<10}",
-                "Masq", server.weight, server.active, server.inactive
+                forward, server.weight, server.active, server.inactive
             ),
             Columns::Traffic { is_exact } => {
                 writeln!(text, "  -> {address:<28}{}", numbers(&server.traffic, is_exact))

@@ -391,8 +391,8 @@ pub static SERVER: Table = Table {
         Key::required(
             "address",
             "an IP address of the same family as `vip`",
-            "The real server's address. Its way back to the clients must lead through \
-             the director.",
+            "The real server's address. Unless `forward` is `fullnat`, its way back to the \
+             clients must lead through the director.",
         ),
         Key::optional("port", "the service's", "1 to 65535", "The real server's port."),
         Key::optional(
