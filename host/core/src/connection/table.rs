@@ -19,7 +19,7 @@ use crate::stats::Counter;
 use crate::time::Moment;
 
 /// Locks that a table is divided among. More threads than any director has queues, and so many that
-/// a shard of a table with millions of entries still grows within a fraction of a millisecond.
+/// a shard of a table with millions of entries still grows within about a millisecond.
 const SHARDS: usize = 256;
 
 /// The tables of both families, under one limit.
