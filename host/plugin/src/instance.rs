@@ -92,7 +92,7 @@ impl Instance {
             this.caps = this
                 .call(export::CAPS, &says_caps, (), limits.setup_fuel)
                 .map_err(InstanceError::Introduction)?;
-            if this.caps & !caps::ALL != 0 {
+            if this.caps & !CAPS_ALL != 0 {
                 return Err(InstanceError::UnknownCaps(this.caps));
             }
         }

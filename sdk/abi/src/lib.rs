@@ -7,16 +7,22 @@
 //! the same types in place.
 //!
 //! All integers are little endian. Addresses stand in network order, an IPv4 address in the first
-//! four octets of its field. Sizes and offsets are checked at compile time below; a plugin in
-//! another language can rely on them.
+//! four octets of its field. Sizes and offsets are checked at compile time; a plugin in another
+//! language can rely on them. [`description`] lists everything that is defined here as data, from
+//! which the files for other languages and the tables of the documentation are written.
 //!
 //! The crate needs neither `std` nor an allocator and has no dependencies.
 
 #![no_std]
 #![forbid(unsafe_code)]
 
-use core::mem::{offset_of, size_of};
+pub mod description;
+mod record;
+
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use description::constants;
+use record::record;
 
 /// The major version. A plugin with another one is refused.
 pub const ABI_MAJOR: u16 = 1;
@@ -28,47 +34,78 @@ pub const ABI_MINOR: u16 = 0;
 /// What `wvs_abi` returns: `major << 16 | minor`.
 pub const ABI_VERSION: u32 = (ABI_MAJOR as u32) << 16 | ABI_MINOR as u32;
 
-/// The exports of a plugin by name.
+/// The exports of a plugin by name; [`description::EXPORTS`] has their signatures.
 pub mod export {
-    /// The plugin's memory: 32-bit, not shared. Required.
+    /// The plugin's memory.
     pub const MEMORY: &str = "memory";
-    /// `() -> i32`, required: [`ABI_VERSION`](crate::ABI_VERSION) of the plugin.
+    /// Says the version.
     pub const ABI: &str = "wvs_abi";
-    /// `(kind, size) -> address`, required: at least `size` octets for this
-    /// [`Region`](crate::Region), 8-aligned, or 0 when the plugin has none. A later call for the
-    /// same kind ends the earlier region's life.
+    /// Names a region.
     pub const REGION: &str = "wvs_region";
-    /// `(n) -> i32`, required: one decision. The request is in its region, `n` servers in theirs.
+    /// Decides.
     pub const SCHEDULE: &str = "wvs_schedule";
-    /// `() -> ()`, optional: start of a reactor module's runtime, called before anything else.
+    /// Starts a reactor module's runtime.
     pub const INITIALIZE: &str = "_initialize";
     /// The mark of a command module: refused unless [`INITIALIZE`] is there too.
     pub const START: &str = "_start";
-    /// `() -> i32`, optional: see [`caps`](crate::caps). Absent means
-    /// [`caps::COUNTERS`](crate::caps::COUNTERS).
+    /// Says what the plugin reads and promises.
     pub const CAPS: &str = "wvs_caps";
-    /// `(len) -> i32`, optional: `len` octets of configuration are in their region; 0 takes it,
-    /// below 0 refuses it and leaves the reason as a NUL-terminated text in the same region.
+    /// Takes the configuration.
     pub const INIT: &str = "wvs_init";
-    /// `(n) -> i32`, optional: the server table was written or its membership or weights changed.
-    /// Below 0 is a fault.
+    /// Is told of servers.
     pub const SERVERS_CHANGED: &str = "wvs_servers_changed";
+    /// Is told of connections.
+    pub const EVENT: &str = "wvs_event";
+    /// Is called after a time of its choice.
+    pub const TICK: &str = "wvs_tick";
+    /// Hands its state to its successor.
+    pub const STATE_SAVE: &str = "wvs_state_save";
+    /// Takes its predecessor's state.
+    pub const STATE_LOAD: &str = "wvs_state_load";
 }
+
+/// What a plugin may import, and need not; [`description::IMPORTS`] has the signatures.
+pub mod import {
+    /// The module of what is the director's own.
+    pub const WVS: &str = "wvs";
+    /// A line for the director's log.
+    pub const LOG: &str = "log";
+    /// The module that AssemblyScript expects [`ABORT`] in.
+    pub const ENV: &str = "env";
+    /// Stops the plugin: a trap.
+    pub const ABORT: &str = "abort";
+    /// The module of WASI preview 1, for languages whose runtime insists on it.
+    pub const WASI: &str = "wasi_snapshot_preview1";
+}
+
+/// Octets of one line of a plugin's log; the rest is cut off.
+pub const LOG_OCTETS_MAX: u32 = 1 << 10;
+
+/// Octets that `wvs_state_save` may write at most: the capacity that it is given.
+pub const STATE_OCTETS_MAX: u32 = 64 << 10;
+
+/// Octets that a configuration has at most.
+pub const CONFIG_OCTETS_MAX: u32 = 64 << 10;
+
+/// Milliseconds between two ticks at least, whatever `wvs_tick` wishes.
+pub const TICK_MS_MIN: u32 = 10;
 
 /// A kind of region, the first argument of `wvs_region`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Region {
     /// The service's scheduler configuration as JSON text.
-    Config = 0,
+    Config = region::CONFIG,
     /// One [`Request`].
-    Request = 1,
+    Request = region::REQUEST,
     /// `n` times [`Server`].
-    Servers = 2,
+    Servers = region::SERVERS,
     /// Octets carried from one instance to its successor.
-    State = 3,
+    State = region::STATE,
     /// `n` times [`ServerInfo`], only for plugins with [`caps::SERVER_INFO`].
-    ServerInfo = 4,
+    ServerInfo = region::SERVER_INFO,
+    /// `n` times [`Signals`], only for plugins with [`caps::SIGNALS`].
+    Signals = region::SIGNALS,
 }
 
 impl Region {
@@ -76,165 +113,199 @@ impl Region {
     #[must_use]
     pub const fn from_kind(kind: u32) -> Option<Self> {
         Some(match kind {
-            0 => Self::Config,
-            1 => Self::Request,
-            2 => Self::Servers,
-            3 => Self::State,
-            4 => Self::ServerInfo,
+            region::CONFIG => Self::Config,
+            region::REQUEST => Self::Request,
+            region::SERVERS => Self::Servers,
+            region::STATE => Self::State,
+            region::SERVER_INFO => Self::ServerInfo,
+            region::SIGNALS => Self::Signals,
             _ => return None,
         })
     }
 }
 
-/// Bits of the `wvs_caps` result.
-pub mod caps {
-    /// The plugin reads `active` and `inactive`: the director refreshes them before each decision.
-    pub const COUNTERS: u32 = 1;
-    /// The same request over the same servers always gives the same answer.
-    pub const PURE: u32 = 1 << 1;
-    /// The plugin wants the [`ServerInfo`](crate::ServerInfo) region.
-    pub const SERVER_INFO: u32 = 1 << 2;
-    /// Every bit that version 1 defines.
-    pub const ALL: u32 = COUNTERS | PURE | SERVER_INFO;
+constants! {
+    /// Kinds of regions as numbers; [`Region`] as a type.
+    pub mod region: u32 {
+        /// The configuration as JSON text in UTF-8, and the reason of a refusal.
+        CONFIG = 0;
+        /// One request record.
+        REQUEST = 1;
+        /// One server record for each server.
+        SERVERS = 2;
+        /// Octets carried from one instance to its successor.
+        STATE = 3;
+        /// One server info record for each server, for plugins with the cap of that name.
+        SERVER_INFO = 4;
+        /// One signals record for each server, for plugins with the cap of that name.
+        SIGNALS = 5;
+    }
 }
 
-/// Bits of [`Server::flags`].
-pub mod server_flags {
-    /// The server may be used as far as its health goes.
-    pub const UP: u32 = 1;
-    /// The server reached its upper connection threshold.
-    pub const OVERLOADED: u32 = 1 << 1;
-    /// The server finishes its connections and gets no new ones.
-    pub const DRAINING: u32 = 1 << 2;
+constants! {
+    /// Bits of the `wvs_caps` result.
+    pub mod caps: u32 {
+        /// Reads `active` and `inactive`: they are refreshed before each decision.
+        COUNTERS = 1;
+        /// The same request over the same servers always gives the same answer.
+        PURE = 1 << 1;
+        /// Wants the server info region.
+        SERVER_INFO = 1 << 2;
+        /// Wants the signals region: it is refreshed before each decision and each tick.
+        SIGNALS = 1 << 3;
+    }
 }
 
-/// Negative results of `wvs_schedule`; 0 and above is the index of a server.
-pub mod result {
-    /// No server can take the connection.
-    pub const NO_SERVER: i32 = -1;
-    /// The plugin leaves this one to the director.
-    pub const DEFER: i32 = -2;
+/// Every bit of [`caps`] that version 1 defines.
+pub const CAPS_ALL: u32 = caps::COUNTERS | caps::PURE | caps::SERVER_INFO | caps::SIGNALS;
+
+constants! {
+    /// Bits of [`Server::flags`].
+    pub mod server_flags: u32 {
+        /// The server may be used as far as its health goes.
+        UP = 1;
+        /// The server reached its upper connection threshold.
+        OVERLOADED = 1 << 1;
+        /// The server finishes its connections and gets no new ones.
+        DRAINING = 1 << 2;
+    }
 }
 
-/// One real server as a plugin sees it, 32 octets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[repr(C, align(8))]
-pub struct Server {
-    /// Stable while the server exists and never given to another one.
-    pub id: u32,
-    /// EFFECTIVE weight, 0 to 65535. Zero means that the server must not be picked, whatever the
-    /// reason: quiesced, down, draining or overloaded.
-    pub weight: u32,
-    /// Connections in an active state (TCP: handshake and established).
-    pub active: u32,
-    /// All other connections, UDP's among them.
-    pub inactive: u32,
-    /// See [`server_flags`].
-    pub flags: u32,
-    /// The weight in the configuration, whatever became of it.
-    pub configured_weight: u32,
-    /// A hash of address, port and protocol: the same in every process, so that directors agree.
-    pub key: u64,
+constants! {
+    /// Negative results of `wvs_schedule`; 0 and above is the index of a server.
+    pub mod result: i32 {
+        /// No server can take the connection.
+        NO_SERVER = -1;
+        /// The plugin leaves this one to the director.
+        DEFER = -2;
+    }
 }
 
-/// The first packet of a connection, 64 octets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[repr(C, align(8))]
-pub struct Request {
-    /// 4 or 6.
-    pub family: u8,
-    /// IP protocol number: 6 TCP, 17 UDP, 1 ICMP echo, 58 ICMPv6 echo.
-    pub protocol: u8,
-    /// None defined in version 1: 0.
-    pub flags: u16,
-    /// Firewall mark, 0 when there is none.
-    pub mark: u32,
-    /// The client's port; for an echo request its identifier.
-    pub client_port: u16,
-    /// The port of the virtual service; 0 for an echo request.
-    pub virtual_port: u16,
-    /// The virtual service's number, stable while it exists.
-    pub service_id: u32,
-    /// The client's address, IPv4 in the first four octets.
-    pub client_address: [u8; 16],
-    /// The virtual address (VIP), IPv4 in the first four octets.
-    pub virtual_address: [u8; 16],
-    /// Milliseconds on the director's monotonic clock.
-    pub now_ms: u64,
-    /// A number from the director's generator, new for each request.
-    pub random: u64,
+constants! {
+    /// The first argument of `wvs_event`. The second is the index of the server.
+    pub mod event: u32 {
+        /// A connection was opened to the server, whoever chose it. The argument is 0.
+        BOUND = 1;
+        /// A connection to the server is over. The argument is the milliseconds from its first
+        /// packet to its last, to about a second.
+        UNBOUND = 2;
+        /// A connection to the server did not come about. The argument says why.
+        CONNECT_FAILED = 3;
+    }
 }
 
-/// What does not fit into [`Server`], 32 octets, for plugins that ask for it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[repr(C, align(8))]
-pub struct ServerInfo {
-    /// The real server's address, IPv4 in the first four octets.
-    pub address: [u8; 16],
-    /// The real server's port.
-    pub port: u16,
-    /// 4 or 6.
-    pub family: u16,
-    /// Connections at which the server counts as overloaded; 0 when unset.
-    pub upper_threshold: u32,
-    /// Connections below which it recovers; 0 when unset.
-    pub lower_threshold: u32,
-    /// Always 0 in version 1.
-    pub reserved: u32,
+constants! {
+    /// The argument of the event `CONNECT_FAILED`.
+    pub mod connect_failed: u32 {
+        /// The server answered with a reset.
+        REFUSED = 0;
+        /// The server did not answer before the connection expired.
+        UNANSWERED = 1;
+    }
 }
 
-// The layout, for readers in other languages and against a slip of ours.
-const _: () = {
-    assert!(size_of::<Server>() == 32);
-    assert!(offset_of!(Server, id) == 0);
-    assert!(offset_of!(Server, weight) == 4);
-    assert!(offset_of!(Server, active) == 8);
-    assert!(offset_of!(Server, inactive) == 12);
-    assert!(offset_of!(Server, flags) == 16);
-    assert!(offset_of!(Server, configured_weight) == 20);
-    assert!(offset_of!(Server, key) == 24);
+constants! {
+    /// The first argument of `wvs.log`.
+    pub mod log_level: u32 {
+        /// Something does not work.
+        ERROR = 1;
+        /// Something may not be as it should.
+        WARN = 2;
+        /// Something that an operator may want to know.
+        INFO = 3;
+        /// Something that an author wants to know.
+        DEBUG = 4;
+    }
+}
 
-    assert!(size_of::<Request>() == 64);
-    assert!(offset_of!(Request, family) == 0);
-    assert!(offset_of!(Request, protocol) == 1);
-    assert!(offset_of!(Request, flags) == 2);
-    assert!(offset_of!(Request, mark) == 4);
-    assert!(offset_of!(Request, client_port) == 8);
-    assert!(offset_of!(Request, virtual_port) == 10);
-    assert!(offset_of!(Request, service_id) == 12);
-    assert!(offset_of!(Request, client_address) == 16);
-    assert!(offset_of!(Request, virtual_address) == 32);
-    assert!(offset_of!(Request, now_ms) == 48);
-    assert!(offset_of!(Request, random) == 56);
+record! {
+    /// One real server as a plugin sees it.
+    pub struct Server, 32 octets {
+        /// Stable while the server exists and never given to another one.
+        0 => id: u32,
+        /// EFFECTIVE weight, 0 to 65535. Zero means that the server must not be picked, whatever the
+        /// reason: quiesced, down, draining or overloaded.
+        4 => weight: u32,
+        /// Connections in an active state (TCP: handshake and established).
+        8 => active: u32,
+        /// All other connections, UDP's among them.
+        12 => inactive: u32,
+        /// Bits: up, overloaded, draining.
+        16 => flags: u32,
+        /// The weight in the configuration, whatever became of it.
+        20 => configured_weight: u32,
+        /// A hash of address, port and protocol: the same in every process, so that directors agree.
+        24 => key: u64,
+    }
+}
 
-    assert!(size_of::<ServerInfo>() == 32);
-    assert!(offset_of!(ServerInfo, address) == 0);
-    assert!(offset_of!(ServerInfo, port) == 16);
-    assert!(offset_of!(ServerInfo, family) == 18);
-    assert!(offset_of!(ServerInfo, upper_threshold) == 20);
-    assert!(offset_of!(ServerInfo, lower_threshold) == 24);
-    assert!(offset_of!(ServerInfo, reserved) == 28);
-};
+record! {
+    /// The first packet of a connection.
+    pub struct Request, 64 octets {
+        /// 4 or 6.
+        0 => family: u8,
+        /// IP protocol number: 6 TCP, 17 UDP, 1 ICMP echo, 58 ICMPv6 echo.
+        1 => protocol: u8,
+        /// None defined in version 1: 0.
+        2 => flags: u16,
+        /// Firewall mark, 0 when there is none.
+        4 => mark: u32,
+        /// The client's port; for an echo request its identifier.
+        8 => client_port: u16,
+        /// The port of the virtual service; 0 for an echo request.
+        10 => virtual_port: u16,
+        /// The virtual service's number, stable while it exists.
+        12 => service_id: u32,
+        /// The client's address, IPv4 in the first four octets.
+        16 => client_address: [u8; 16],
+        /// The virtual address (VIP), IPv4 in the first four octets.
+        32 => virtual_address: [u8; 16],
+        /// Milliseconds on the director's monotonic clock.
+        48 => now_ms: u64,
+        /// A number from the director's generator, new for each request.
+        56 => random: u64,
+    }
+}
+
+record! {
+    /// What does not fit into [`Server`], for plugins that ask for it.
+    pub struct ServerInfo, 32 octets {
+        /// The real server's address, IPv4 in the first four octets.
+        0 => address: [u8; 16],
+        /// The real server's port.
+        16 => port: u16,
+        /// 4 or 6.
+        18 => family: u16,
+        /// Connections at which the server counts as overloaded; 0 when unset.
+        20 => upper_threshold: u32,
+        /// Connections below which it recovers; 0 when unset.
+        24 => lower_threshold: u32,
+        /// Always 0 in version 1.
+        28 => reserved: u32,
+    }
+}
+
+record! {
+    /// How a server does, as the director sees it in passing, for plugins that ask for it. The
+    /// counts wrap around; what matters is how much they grew.
+    pub struct Signals, 32 octets {
+        /// Microseconds from a client's SYN to the server's SYN-ACK, as a moving average in which a
+        /// new one counts an eighth; 0 before the first.
+        0 => connect_us: u32,
+        /// Handshakes that the server answered.
+        4 => connects: u32,
+        /// Connections that the server reset or refused.
+        8 => resets: u32,
+        /// Connections that the server did not answer before they expired.
+        12 => timeouts: u32,
+        /// Octets of packets to the server.
+        16 => in_octets: u64,
+        /// Octets of packets from the server.
+        24 => out_octets: u64,
+    }
+}
 
 impl Server {
-    /// Octets of one record.
-    pub const SIZE: usize = size_of::<Self>();
-
-    /// The record as it stands in a plugin's memory.
-    #[inline]
-    #[must_use]
-    pub fn to_octets(&self) -> [u8; Self::SIZE] {
-        let mut octets = [0; Self::SIZE];
-        octets[0..4].copy_from_slice(&self.id.to_le_bytes());
-        octets[4..8].copy_from_slice(&self.weight.to_le_bytes());
-        octets[8..12].copy_from_slice(&self.active.to_le_bytes());
-        octets[12..16].copy_from_slice(&self.inactive.to_le_bytes());
-        octets[16..20].copy_from_slice(&self.flags.to_le_bytes());
-        octets[20..24].copy_from_slice(&self.configured_weight.to_le_bytes());
-        octets[24..32].copy_from_slice(&self.key.to_le_bytes());
-        octets
-    }
-
     /// Whether a scheduler may pick this server.
     #[inline]
     #[must_use]
@@ -244,28 +315,6 @@ impl Server {
 }
 
 impl Request {
-    /// Octets of one record.
-    pub const SIZE: usize = size_of::<Self>();
-
-    /// The record as it stands in a plugin's memory.
-    #[inline]
-    #[must_use]
-    pub fn to_octets(&self) -> [u8; Self::SIZE] {
-        let mut octets = [0; Self::SIZE];
-        octets[0] = self.family;
-        octets[1] = self.protocol;
-        octets[2..4].copy_from_slice(&self.flags.to_le_bytes());
-        octets[4..8].copy_from_slice(&self.mark.to_le_bytes());
-        octets[8..10].copy_from_slice(&self.client_port.to_le_bytes());
-        octets[10..12].copy_from_slice(&self.virtual_port.to_le_bytes());
-        octets[12..16].copy_from_slice(&self.service_id.to_le_bytes());
-        octets[16..32].copy_from_slice(&self.client_address);
-        octets[32..48].copy_from_slice(&self.virtual_address);
-        octets[48..56].copy_from_slice(&self.now_ms.to_le_bytes());
-        octets[56..64].copy_from_slice(&self.random.to_le_bytes());
-        octets
-    }
-
     /// The client's address.
     #[must_use]
     pub fn client(&self) -> IpAddr {
@@ -280,22 +329,6 @@ impl Request {
 }
 
 impl ServerInfo {
-    /// Octets of one record.
-    pub const SIZE: usize = size_of::<Self>();
-
-    /// The record as it stands in a plugin's memory.
-    #[must_use]
-    pub fn to_octets(&self) -> [u8; Self::SIZE] {
-        let mut octets = [0; Self::SIZE];
-        octets[0..16].copy_from_slice(&self.address);
-        octets[16..18].copy_from_slice(&self.port.to_le_bytes());
-        octets[18..20].copy_from_slice(&self.family.to_le_bytes());
-        octets[20..24].copy_from_slice(&self.upper_threshold.to_le_bytes());
-        octets[24..28].copy_from_slice(&self.lower_threshold.to_le_bytes());
-        octets[28..32].copy_from_slice(&self.reserved.to_le_bytes());
-        octets
-    }
-
     /// The real server's address.
     #[must_use]
     pub fn ip(&self) -> IpAddr {

@@ -31,15 +31,16 @@
 //! ```
 //!
 //! `cargo build --release --target wasm32-unknown-unknown` turns it into the module that the
-//! director loads. There is nothing else to call: clock and randomness stand in the [`Request`], so
-//! that the same requests always lead to the same picks.
+//! director loads. Clock and randomness stand in the [`Request`], so that the same requests always
+//! lead to the same picks. A scheduler that wants more also implements [`State`], [`Ticks`] or
+//! [`Events`].
 
 #![forbid(unsafe_code)]
 
 #[doc(hidden)]
 pub mod plugin;
 
-pub use wvs_abi::{Request, Server, ServerInfo, caps, server_flags};
+pub use wvs_abi::{Request, Server, ServerInfo, Signals, caps, server_flags};
 
 /// The README's scheduler, compiled by `cargo test`.
 #[cfg(doctest)]
@@ -90,20 +91,90 @@ pub trait Scheduler: Sized {
         let _ = info;
     }
 
+    /// Called before each [`schedule`](Self::schedule) and each tick, in the order of the servers,
+    /// for schedulers with [`caps::SIGNALS`].
+    fn signals_refreshed(&mut self, signals: &[Signals]) {
+        let _ = signals;
+    }
+
     /// Picks for `request` from `servers`, which stand in the order of the configuration.
     fn schedule(&mut self, request: &Request, servers: &[Server]) -> Pick;
 }
 
-/// Makes a crate a plugin: exports what the director calls, for the given [`Scheduler`].
+/// A scheduler that hands what it knows to its successor when it is replaced, by a new version of
+/// itself or by anything else that understands it. Named in [`export!`].
+pub trait State: Scheduler {
+    /// What the successor should know, at most 64 KiB; empty for nothing. It should begin with a
+    /// mark of its form, by which [`load`](Self::load) knows it.
+    fn save(&self) -> Vec<u8>;
+
+    /// Takes what the predecessor saved, after [`Scheduler::servers_changed`]. `false` when it
+    /// means nothing to this scheduler, which must then be as new.
+    fn load(&mut self, state: &[u8]) -> bool;
+}
+
+/// A scheduler that is called from time to time. Named in [`export!`].
+pub trait Ticks: Scheduler {
+    /// Called once when the scheduler got its service, and then after as many milliseconds as it
+    /// returns, at least 10; 0 for never again. Of `request`, only the time, the random number and
+    /// the service's number are filled in.
+    fn tick(&mut self, request: &Request, servers: &[Server]) -> u32;
+}
+
+/// A scheduler that follows connections. Named in [`export!`].
+pub trait Events: Scheduler {
+    /// Something happened to a connection of the server at this index. Called in the order of
+    /// events before the next [`Scheduler::schedule`], at the latest after a tenth of a second.
+    fn event(&mut self, event: Event, server: usize);
+}
+
+/// What [`Events`] are told of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It was opened, whoever chose the server.
+    Bound,
+    /// It is over.
+    Unbound {
+        /// Milliseconds from its first packet to its last, to about a second.
+        lifetime_ms: u32,
+    },
+    /// The server answered its first packet with a reset.
+    Refused,
+    /// The server did not answer before it expired.
+    Unanswered,
+}
+
+/// Makes a crate a plugin: exports what the director calls, for the given [`Scheduler`] and those of
+/// [`State`], [`Ticks`] and [`Events`] that are named behind it.
 ///
-/// Once per crate. Builds for anything but wasm only check that the type is a scheduler, so the
-/// crate can be tested natively and linked together with other plugins.
+/// ```
+/// # use wvs_sdk::{Pick, Request, Scheduler, Server, State};
+/// # struct Counting(u64);
+/// # impl Scheduler for Counting {
+/// #     fn new(_: &str) -> Result<Self, String> { Ok(Self(0)) }
+/// #     fn schedule(&mut self, _: &Request, _: &[Server]) -> Pick { Pick::Defer }
+/// # }
+/// # impl State for Counting {
+/// #     fn save(&self) -> Vec<u8> { self.0.to_le_bytes().to_vec() }
+/// #     fn load(&mut self, state: &[u8]) -> bool { false }
+/// # }
+/// wvs_sdk::export!(Counting, State);
+/// ```
+///
+/// Once per crate. Builds for anything but wasm only check that the type is what it is said to be,
+/// so the crate can be tested natively and linked together with other plugins.
 #[macro_export]
 macro_rules! export {
-    ($scheduler:ty) => {
+    ($scheduler:ty $(, $part:ident)* $(,)?) => {
         const _: () = {
             const fn is_scheduler<S: $crate::Scheduler>() {}
             is_scheduler::<$scheduler>();
+            $(
+                const _: () = {
+                    const fn has_part<S: $crate::$part>() {}
+                    has_part::<$scheduler>();
+                };
+            )*
 
             #[cfg(target_arch = "wasm32")]
             mod exports {
@@ -150,7 +221,38 @@ macro_rules! export {
                 extern "C" fn wvs_schedule(n: u32) -> i32 {
                     with(|plugin| plugin.schedule(n))
                 }
+
+                $($crate::export_part!($part);)*
             }
         };
+    };
+}
+
+/// The exports of a part that not every scheduler has. For [`export!`].
+#[doc(hidden)]
+#[macro_export]
+macro_rules! export_part {
+    (State) => {
+        #[unsafe(no_mangle)]
+        extern "C" fn wvs_state_save(capacity: u32) -> i32 {
+            with(|plugin| plugin.state_save(capacity))
+        }
+
+        #[unsafe(no_mangle)]
+        extern "C" fn wvs_state_load(len: u32) -> i32 {
+            with(|plugin| plugin.state_load(len))
+        }
+    };
+    (Ticks) => {
+        #[unsafe(no_mangle)]
+        extern "C" fn wvs_tick() -> u32 {
+            with(|plugin| plugin.tick())
+        }
+    };
+    (Events) => {
+        #[unsafe(no_mangle)]
+        extern "C" fn wvs_event(kind: u32, index: u32, argument: u32) {
+            with(|plugin| plugin.event(kind, index, argument))
+        }
     };
 }

@@ -3,9 +3,9 @@
 use core::iter;
 
 pub use wvs_abi::ABI_VERSION;
-use wvs_abi::{Region, Request, Server, ServerInfo, caps, result};
+use wvs_abi::{Region, Request, Server, ServerInfo, Signals, caps, connect_failed, event, result};
 
-use crate::{Pick, Scheduler};
+use crate::{Event, Events, Pick, Scheduler, State, Ticks};
 
 /// Any negative result that is not one of `wvs_schedule`'s.
 const REFUSED: i32 = -1;
@@ -21,7 +21,11 @@ pub struct Plugin<S> {
     config: Vec<u64>,
     request: Request,
     servers: Vec<Server>,
+    /// Servers of the table; the regions may have room for more.
+    n: usize,
     info: Vec<ServerInfo>,
+    signals: Vec<Signals>,
+    state: Vec<u64>,
 }
 
 impl<S: Scheduler> Plugin<S> {
@@ -46,7 +50,10 @@ impl<S: Scheduler> Plugin<S> {
                 random: 0,
             },
             servers: Vec::new(),
+            n: 0,
             info: Vec::new(),
+            signals: Vec::new(),
+            state: Vec::new(),
         }
     }
 
@@ -60,6 +67,8 @@ impl<S: Scheduler> Plugin<S> {
             }
             Some(Region::Servers) => resize(&mut self.servers, size),
             Some(Region::ServerInfo) => resize(&mut self.info, size),
+            Some(Region::Signals) => resize(&mut self.signals, size),
+            Some(Region::State) => resize(&mut self.state, size),
             _ => 0,
         }
     }
@@ -67,8 +76,7 @@ impl<S: Scheduler> Plugin<S> {
     /// Makes the scheduler from the `len` octets of configuration in their region, or leaves there
     /// why not.
     pub fn init(&mut self, len: u32) -> i32 {
-        let mut octets: Vec<u8> = self.config.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        octets.truncate(len as usize);
+        let octets = octets(&self.config, len);
         let scheduler = match core::str::from_utf8(&octets) {
             Ok(config) => S::new(config),
             Err(_) => Err("the configuration is not UTF-8".to_owned()),
@@ -97,6 +105,7 @@ impl<S: Scheduler> Plugin<S> {
             scheduler.server_info_changed(info);
         }
         scheduler.servers_changed(servers);
+        self.n = n as usize;
         0
     }
 
@@ -107,6 +116,10 @@ impl<S: Scheduler> Plugin<S> {
         else {
             return result::DEFER;
         };
+        if S::CAPS & caps::SIGNALS != 0 {
+            let Some(signals) = self.signals.get(..n as usize) else { return result::DEFER };
+            scheduler.signals_refreshed(signals);
+        }
         match scheduler.schedule(&self.request, servers) {
             Pick::Server(index) => i32::try_from(index).unwrap_or(i32::MAX),
             Pick::NoServer => result::NO_SERVER,
@@ -122,6 +135,64 @@ impl<S: Scheduler> Plugin<S> {
         for word in &mut self.config {
             *word = u64::from_ne_bytes(core::array::from_fn(|_| octets.next().unwrap_or(0)));
         }
+    }
+}
+
+/// The first `len` octets of a region.
+fn octets(region: &[u64], len: u32) -> Vec<u8> {
+    let mut octets: Vec<u8> = region.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    octets.truncate(len as usize);
+    octets
+}
+
+impl<S: State> Plugin<S> {
+    /// Writes the scheduler's state to its region; the length, or below 0 when there is none that
+    /// fits.
+    pub fn state_save(&mut self, capacity: u32) -> i32 {
+        let Some(scheduler) = &self.scheduler else { return REFUSED };
+        let saved = scheduler.save();
+        let room = size_of_val(self.state.as_slice()).min(capacity as usize);
+        if saved.is_empty() || saved.len() > room {
+            return REFUSED;
+        }
+        for (word, octets) in self.state.iter_mut().zip(saved.chunks(8)) {
+            let mut padded = [0; 8];
+            padded[..octets.len()].copy_from_slice(octets);
+            *word = u64::from_ne_bytes(padded);
+        }
+        i32::try_from(saved.len()).unwrap_or(REFUSED)
+    }
+
+    /// Hands the scheduler the `len` octets in the state's region.
+    pub fn state_load(&mut self, len: u32) -> i32 {
+        let Some(scheduler) = &mut self.scheduler else { return REFUSED };
+        if scheduler.load(&octets(&self.state, len)) { 0 } else { REFUSED }
+    }
+}
+
+impl<S: Ticks> Plugin<S> {
+    /// Passes a tick on.
+    pub fn tick(&mut self) -> u32 {
+        let Some(scheduler) = &mut self.scheduler else { return 0 };
+        if S::CAPS & caps::SIGNALS != 0 {
+            scheduler.signals_refreshed(self.signals.get(..self.n).unwrap_or_default());
+        }
+        scheduler.tick(&self.request, self.servers.get(..self.n).unwrap_or_default())
+    }
+}
+
+impl<S: Events> Plugin<S> {
+    /// Passes an event on, unless it is of a kind that this version does not know.
+    pub fn event(&mut self, kind: u32, index: u32, argument: u32) {
+        let Some(scheduler) = &mut self.scheduler else { return };
+        let event = match (kind, argument) {
+            (event::BOUND, _) => Event::Bound,
+            (event::UNBOUND, lifetime_ms) => Event::Unbound { lifetime_ms },
+            (event::CONNECT_FAILED, connect_failed::REFUSED) => Event::Refused,
+            (event::CONNECT_FAILED, connect_failed::UNANSWERED) => Event::Unanswered,
+            _ => return,
+        };
+        scheduler.event(event, index as usize);
     }
 }
 
@@ -155,7 +226,9 @@ mod tests {
     #[test]
     fn regions_are_aligned_and_have_their_size() {
         let mut plugin = Plugin::<Picky>::new();
-        for (kind, size) in [(0, 1), (0, 1000), (1, 64), (2, 32), (2, 32 * 256), (4, 64)] {
+        for (kind, size) in
+            [(0, 1), (0, 1000), (1, 64), (2, 32), (2, 32 * 256), (4, 64), (3, 65_536), (5, 96)]
+        {
             let address = plugin.region(kind, size);
             assert!(address != 0 && address.is_multiple_of(8), "kind {kind}, size {size}");
         }
@@ -167,8 +240,7 @@ mod tests {
     fn unknown_kinds_and_oversize_requests_get_no_region() {
         let mut plugin = Plugin::<Picky>::new();
         assert_eq!(plugin.region(1, 65), 0);
-        assert_eq!(plugin.region(3, 8), 0);
-        assert_eq!(plugin.region(5, 8), 0);
+        assert_eq!(plugin.region(6, 8), 0);
     }
 
     #[test]
