@@ -10,6 +10,7 @@ use wvs_abi::Request;
 use wvs_core::connection::state::Timeouts;
 use wvs_core::connection::table::TableLimits;
 use wvs_core::director::{ClosedPort, Director, DirectorConfig};
+use wvs_core::event::EventQueue;
 use wvs_core::packet::Packet;
 use wvs_core::pool::Pool;
 use wvs_core::real_server::RealServer;
@@ -155,6 +156,7 @@ impl World {
                 },
                 timeouts: spec.timeouts,
                 forwarding: spec.forwarding,
+                events: EventQueue::default(),
             });
             let servers = spec.servers.iter().map(|address| {
                 server_id += 1;

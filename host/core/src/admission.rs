@@ -17,7 +17,7 @@ use crate::packet::{Transport, tcp};
 use crate::pool::{Local, Pool};
 use crate::protocol::Protocol;
 use crate::real_server::RealServer;
-use crate::service::{OnNoServer, OnStray, Service, ServiceAddress};
+use crate::service::{OnNoServer, OnStray, Placement, Service, ServiceAddress};
 use crate::time::Moment;
 use crate::verdict::DropReason;
 
@@ -91,10 +91,10 @@ impl Director {
         if !self.connections.has_room::<A>() {
             return Err(DropReason::TableFull);
         }
-        let Some(server) = service.pick(request(tuple, now)) else {
+        let Some(Placement { server, generation }) = service.pick(request(tuple, now)) else {
             return refuse_for_lack(service, transport, DropReason::NoServer).map(Opened::Decision);
         };
-        match self.connect(tuple, server, now) {
+        match self.connect(tuple, server, generation, now) {
             // As clear to the client as having no server: with another one it might have worked.
             Err(DropReason::PoolExhausted) => {
                 refuse_for_lack(service, transport, DropReason::PoolExhausted).map(Opened::Decision)
@@ -108,10 +108,12 @@ impl Director {
         &self,
         tuple: &Tuple<A>,
         server: &Arc<RealServer>,
+        generation: u16,
         now: Moment,
     ) -> Result<Arc<Connection<A>>, DropReason> {
+        let open = |local| Connection::open(*tuple, Arc::clone(server), generation, local, now);
         let Some(pool) = server.terms().pool() else {
-            return match self.insert(tuple, server, None, now)? {
+            return match self.insert(None, open)? {
                 Ok(connection) => Ok(connection),
                 Err(Refusal::Full) => Err(DropReason::TableFull),
                 Err(Refusal::ReplyTaken) => Err(DropReason::ReplyTupleTaken),
@@ -140,7 +142,7 @@ impl Director {
                 }
                 Some(true) => _ = half_open.get_or_insert((local, reply)),
                 Some(false) => {}
-                None => match self.insert(tuple, server, Some(local), now)? {
+                None => match self.insert(Some(local), open)? {
                     Ok(connection) => return Ok(connection),
                     Err(Refusal::Full) => return Err(DropReason::TableFull),
                     Err(Refusal::ReplyTaken) => {}
@@ -151,7 +153,7 @@ impl Director {
         if let Some((local, reply)) = half_open
             && let Some(holder) = table.find(&reply)
             && self.connections.evict(&holder)
-            && let Ok(connection) = self.insert(tuple, server, Some(local), now)?
+            && let Ok(connection) = self.insert(Some(local), open)?
         {
             return Ok(connection);
         }
@@ -159,16 +161,13 @@ impl Director {
         Err(DropReason::PoolExhausted)
     }
 
-    /// As [`connect`](Self::connect) with this place in the pool.
+    /// As [`connect`](Self::connect) with this place in the pool; `open` makes the connection.
     fn insert<A: Tabled>(
         &self,
-        tuple: &Tuple<A>,
-        server: &Arc<RealServer>,
         local: Option<Local>,
-        now: Moment,
+        open: impl Fn(Option<Local>) -> Option<Connection<A>>,
     ) -> Result<Result<Arc<Connection<A>>, Refusal>, DropReason> {
-        let connect =
-            || Connection::open(*tuple, Arc::clone(server), local, now).ok_or(DropReason::NoServer);
+        let connect = || open(local).ok_or(DropReason::NoServer);
         let connection = connect()?;
         let reply = connection.reply();
         Ok(match self.connections.insert(connection) {

@@ -37,6 +37,7 @@ pub struct Connection<A> {
     local: Option<Local>,
     /// See [`Tick`].
     last_seen: AtomicU32,
+    birth: Birth,
     server: Arc<RealServer>,
 }
 
@@ -55,6 +56,11 @@ impl Tick {
         Self(u32::try_from(now.as_millis() >> Self::SHIFT).unwrap_or(u32::MAX))
     }
 
+    /// The first moment in it.
+    fn start(self) -> Moment {
+        Moment::from_millis(u64::from(self.0) << Self::SHIFT)
+    }
+
     /// The first moment after it.
     fn end(self) -> Moment {
         Moment::from_millis(u64::from(self.0).saturating_add(1) << Self::SHIFT)
@@ -64,6 +70,30 @@ impl Tick {
     #[inline]
     pub(crate) const fn number(self) -> u32 {
         self.0
+    }
+}
+
+/// Which generation of the service's scheduler placed a connection, in the upper 16 bits, and when
+/// its first packet came, in microseconds since the start of the clock.
+#[derive(Clone, Copy, Debug)]
+struct Birth(u64);
+
+impl Birth {
+    const TIME_BITS: u32 = 48;
+
+    fn new(generation: u16, now: Moment) -> Self {
+        // 48 bits of microseconds last for nine years.
+        let time = now.as_micros() & ((1 << Self::TIME_BITS) - 1);
+        Self(u64::from(generation) << Self::TIME_BITS | time)
+    }
+
+    fn generation(self) -> u16 {
+        let [.., low, high] = self.0.to_le_bytes();
+        u16::from_le_bytes([low, high])
+    }
+
+    fn moment(self) -> Moment {
+        Moment::from_micros(self.0 & ((1 << Self::TIME_BITS) - 1))
     }
 }
 
@@ -107,15 +137,18 @@ pub(crate) struct Advance {
     pub(crate) has_changed: bool,
     pub(crate) was_half_open: bool,
     pub(crate) is_half_open: bool,
+    /// The real server of a TCP connection answered for the first time.
+    pub(crate) is_first_answer: bool,
 }
 
 impl<A: Address> Connection<A> {
-    /// A connection of `original` to `server`, in no state yet; `local` in place of the client with
-    /// full NAT. The server is counted for it from here on. `None` when the server's address is of
+    /// A connection of `original` to `server`, which `generation` of the scheduler chose, in no
+    /// state yet; `local` in place of the client with full NAT. The server is counted for it from here on. `None` when the server's address is of
     /// another family.
     pub(crate) fn open(
         original: Tuple<A>,
         server: Arc<RealServer>,
+        generation: u16,
         local: Option<Local>,
         now: Moment,
     ) -> Option<Self> {
@@ -131,6 +164,7 @@ impl<A: Address> Connection<A> {
             state: AtomicU8::new(state.number()),
             local,
             last_seen: AtomicU32::new(Tick::of(now).number()),
+            birth: Birth::new(generation, now),
             server,
         })
     }
@@ -187,6 +221,37 @@ impl<A: Address> Connection<A> {
         &self.server
     }
 
+    /// The generation of the service's scheduler that placed it; 0 when the director did by itself.
+    #[must_use]
+    pub fn generation(&self) -> u16 {
+        self.birth.generation()
+    }
+
+    /// When its first packet came.
+    pub(crate) fn opened(&self) -> Moment {
+        self.birth.moment()
+    }
+
+    /// Milliseconds from its first packet to its last, to about a second.
+    pub(crate) fn lifetime_ms(&self) -> u32 {
+        let seen = Tick(self.last_seen.load(Relaxed)).start();
+        u32::try_from(seen.millis_since(self.opened())).unwrap_or(u32::MAX)
+    }
+
+    /// Whether it is a TCP connection whose real server has not answered yet.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        let number = self.state.load(Relaxed);
+        number & ANSWERED == 0 && state_of(number).is_some_and(State::is_of_tcp)
+    }
+
+    /// Milliseconds until it expires if no packet comes by.
+    #[must_use]
+    pub fn expires_in_ms(&self, now: Moment) -> u64 {
+        let silent = now.millis_since(Tick(self.last_seen.load(Relaxed)).start());
+        let timeout = self.state().map_or(0, |state| self.server.terms().timeouts.millis(state));
+        timeout.saturating_sub(silent)
+    }
+
     /// RIP and port.
     #[must_use]
     pub fn server_address(&self) -> SocketAddr {
@@ -231,6 +296,7 @@ impl<A: Address> Connection<A> {
                 has_changed: changed != present,
                 was_half_open: is_half_open(present),
                 is_half_open: is_half_open(changed),
+                is_first_answer: changed & !present & ANSWERED != 0,
             };
             if !advance.has_changed {
                 return Some(advance);

@@ -8,8 +8,9 @@ use crate::connection::table::{Entry, TableCounters, TableLimits, Tabled, Tables
 use crate::connection::tcp_state::{self, Event};
 use crate::connection::tuple::{Direction, Tuple};
 use crate::connection::{Advance, Connection, Tick};
+use crate::event::EventKind;
 use crate::packet::address::{Address, IpHeader};
-use crate::packet::{Extent, Ip, Packet, Transport, TransportChecksum, icmp};
+use crate::packet::{Extent, Ip, Packet, Transport, TransportChecksum, icmp, tcp};
 use crate::real_server::RealServer;
 use crate::rewrite::{Quote, Rewrite, quote, translate, translate_error};
 use crate::service::Services;
@@ -182,7 +183,7 @@ impl Director {
         match self.open(&incoming, now)? {
             Opened::Connection(connection) => {
                 let direction = Direction::Original;
-                incoming.advance(&connection, direction, self, Tick::of(now));
+                incoming.advance(&connection, direction, self, now);
                 if connection.is_half_open() {
                     self.connections.limit_half_open(&connection);
                 }
@@ -306,6 +307,19 @@ impl Director {
     }
 }
 
+/// Notes what a real server's segment with these `flags` tells of how the server does.
+fn observe<A: Address>(connection: &Connection<A>, flags: u8, is_first_answer: bool, now: Moment) {
+    let server = connection.server();
+    if flags & tcp::RST != 0 {
+        server.observed().note_reset();
+        if is_first_answer {
+            server.terms().events.push(EventKind::Refused, server.id());
+        }
+    } else if is_first_answer && flags & tcp::SYN != 0 {
+        server.observed().note_connect(now.micros_since(connection.opened()));
+    }
+}
+
 impl<A: Address> Incoming<'_, A> {
     /// Goes the way of a connection found, unless that is over and a client opens the next one with
     /// the same tuple.
@@ -330,15 +344,15 @@ impl<A: Address> Incoming<'_, A> {
         if self.may_travel_no_further() {
             return Followed::Decided(self.time_exceeded(connection));
         }
-        let now = Tick::of(now);
+        let tick = Tick::of(now);
         let mut advance = None;
         if !self.is_ordinary() {
             entry.forget();
             advance = self.advance(connection, direction, director, now);
-        } else if !entry.is_noted(now) {
+        } else if !entry.is_noted(tick) {
             // Whatever one acknowledgement changes, another one in the same direction does not.
             advance = self.advance(connection, direction, director, now);
-            entry.note(now);
+            entry.note(tick);
         }
         let server = entry.server(&director.services);
         let decision = self.forward(server, direction, &entry.rewrite(server));
@@ -376,19 +390,24 @@ impl<A: Address> Incoming<'_, A> {
         connection: &Connection<A>,
         direction: Direction,
         director: &Director,
-        now: Tick,
+        now: Moment,
     ) -> Option<Advance>
     where
         A: Tabled,
     {
-        connection.touch(now);
+        connection.touch(Tick::of(now));
         let advance = match &self.transport {
             Transport::Tcp(segment) => {
                 let flags = segment.flags();
-                connection.advance(direction, |state| tcp_state::next(state, direction, flags))
+                let advance = connection
+                    .advance(direction, |state| tcp_state::next(state, direction, flags))?;
+                if direction == Direction::Reply {
+                    observe(connection, flags, advance.is_first_answer, now);
+                }
+                advance
             }
-            _ => connection.advance(direction, |state| state),
-        }?;
+            _ => connection.advance(direction, |state| state)?,
+        };
         A::table(&director.connections).half_open().follow(advance);
         Some(advance)
     }

@@ -4,11 +4,12 @@ use core::net::SocketAddr;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::Arc;
 
-use wvs_abi::{Server, ServerInfo, encode_address, server_flags, server_key};
+use wvs_abi::{Server, ServerInfo, Signals, encode_address, server_flags, server_key};
 
 use crate::connection::tuple::Endpoint;
 use crate::packet::address::Address;
 use crate::service::Terms;
+use crate::signals::ServerSignals;
 use crate::stats::Traffic;
 
 /// The largest weight, as ipvsadm and keepalived document it.
@@ -28,6 +29,7 @@ pub struct RealServer {
     active: AtomicU32,
     inactive: AtomicU32,
     traffic: Traffic,
+    signals: ServerSignals,
 }
 
 impl RealServer {
@@ -49,6 +51,7 @@ impl RealServer {
             active: AtomicU32::new(0),
             inactive: AtomicU32::new(0),
             traffic: Traffic::default(),
+            signals: ServerSignals::default(),
         }
     }
 
@@ -152,6 +155,17 @@ impl RealServer {
             lower_threshold: 0,
             reserved: 0,
         }
+    }
+
+    /// What a plugin with [`wvs_abi::caps::SIGNALS`] sees besides.
+    #[must_use]
+    pub fn signals(&self) -> Signals {
+        self.signals.record(self.traffic.totals())
+    }
+
+    /// Where to note how it does.
+    pub(crate) fn observed(&self) -> &ServerSignals {
+        &self.signals
     }
 
     /// A new connection, which counts as inactive until its state says otherwise.

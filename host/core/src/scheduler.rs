@@ -1,9 +1,11 @@
 //! What the director asks of a scheduler, and the one native rule it falls back on.
 
+use core::any::Any;
 use std::sync::Arc;
 
 use wvs_abi::Request;
 
+use crate::event::Event;
 use crate::real_server::RealServer;
 
 /// A scheduler's answer to one request.
@@ -20,17 +22,42 @@ pub enum Pick {
 
 /// Chooses the real server for the first packet of a connection.
 ///
-/// The director calls it synchronously, one request at a time, behind the virtual service's lock.
+/// The director calls it synchronously, one call at a time, behind the virtual service's lock.
 /// A scheduler must return soon and must not panic; whatever goes wrong inside it is
 /// [`Pick::Defer`]. Its answers are checked: an index beyond the list or a server of weight 0
-/// counts as [`Pick::Defer`].
-pub trait Scheduler: Send {
-    /// Picks for `request` from `servers`, which are in the order of the configuration.
+/// counts as [`Pick::Defer`]. `servers` are always all of the service's, in the order of the
+/// configuration.
+pub trait Scheduler: Any + Send {
+    /// Picks for `request` from `servers`.
     fn schedule(&mut self, request: &Request, servers: &[Arc<RealServer>]) -> Pick;
 
     /// Tells that membership or weights of `servers` changed. Also called once before the first
     /// [`schedule`](Self::schedule).
     fn servers_changed(&mut self, servers: &[Arc<RealServer>]);
+
+    /// The number of the scheduler that gave the last answer, which connections remember; 0 means
+    /// the director itself.
+    fn generation(&self) -> u16 {
+        0
+    }
+
+    /// Whether it wants to be told of events.
+    fn wants_events(&self) -> bool {
+        false
+    }
+
+    /// Tells of an event.
+    fn event(&mut self, event: &Event, servers: &[Arc<RealServer>]) {
+        let _ = (event, servers);
+    }
+
+    /// Does what is to be done from time to time. `request` has nothing but the time, a random
+    /// number and the service's number. Returns after how many milliseconds it wants to be called
+    /// again, `None` for never.
+    fn tick(&mut self, request: &Request, servers: &[Arc<RealServer>]) -> Option<u64> {
+        let _ = (request, servers);
+        None
+    }
 }
 
 /// The director's own rule for when a scheduler has no answer: the server with the least

@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,6 +10,7 @@ use wvs_abi::Request;
 
 use crate::connection::state::Timeouts;
 use crate::connection::tuple::Endpoint;
+use crate::event::EventQueue;
 use crate::packet::address::Address;
 use crate::pool::Pool;
 pub use crate::protocol::Protocol;
@@ -16,6 +18,7 @@ use crate::random::Random;
 use crate::real_server::RealServer;
 use crate::scheduler::{Pick, Scheduler, weighted_least_connections};
 use crate::stats::Counter;
+use crate::time::Moment;
 
 /// What a virtual service is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,7 +78,7 @@ pub enum Forwarding {
 }
 
 /// What the connections of a virtual service live under.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Terms {
     /// What clients connect to.
     pub address: ServiceAddress,
@@ -83,13 +86,20 @@ pub struct Terms {
     pub timeouts: Timeouts,
     /// How they are translated.
     pub forwarding: Forwarding,
+    /// What the scheduler is yet to be told of them.
+    pub events: EventQueue,
 }
 
 impl Terms {
     /// NAT with the default timeouts.
     #[must_use]
     pub fn new(address: ServiceAddress) -> Self {
-        Self { address, timeouts: Timeouts::default(), forwarding: Forwarding::default() }
+        Self {
+            address,
+            timeouts: Timeouts::default(),
+            forwarding: Forwarding::default(),
+            events: EventQueue::default(),
+        }
     }
 
     /// VIP and port, `None` in the other family.
@@ -144,6 +154,23 @@ pub struct Service {
     config: ServiceConfig,
     seat: Mutex<Seat>,
     counters: SchedulingCounters,
+    /// When the scheduler is to tick next; [`NEVER`] when it does not want to.
+    next_tick_ms: AtomicU64,
+}
+
+/// In place of the time of a tick.
+const NEVER: u64 = u64::MAX;
+
+/// Events that a scheduler is told of before a decision at most, so that one connection does not
+/// wait for what a flood of others left to tell.
+const EVENTS_BEFORE_A_DECISION: usize = 64;
+
+/// Where a new connection goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Placement<'a> {
+    pub(crate) server: &'a Arc<RealServer>,
+    /// The generation of the scheduler that chose it; 0 when the director did by itself.
+    pub(crate) generation: u16,
 }
 
 /// The scheduler and what belongs to it, behind the service's one lock.
@@ -164,11 +191,14 @@ impl Service {
     pub fn new(config: ServiceConfig, mut scheduler: Box<dyn Scheduler>) -> Self {
         scheduler.servers_changed(&config.servers);
         let random = Random::new(config.seed);
-        Self {
+        let this = Self {
             config,
             seat: Mutex::new(Seat { scheduler, random }),
             counters: SchedulingCounters::default(),
-        }
+            next_tick_ms: AtomicU64::new(0),
+        };
+        this.scheduler_changed(&this.seat());
+        this
     }
 
     /// Its number.
@@ -220,7 +250,22 @@ impl Service {
     pub fn replace_scheduler(&self, mut scheduler: Box<dyn Scheduler>) -> Box<dyn Scheduler> {
         let mut seat = self.seat();
         scheduler.servers_changed(&self.config.servers);
-        core::mem::replace(&mut seat.scheduler, scheduler)
+        let old = core::mem::replace(&mut seat.scheduler, scheduler);
+        self.scheduler_changed(&seat);
+        old
+    }
+
+    /// Looks at the scheduler between two decisions.
+    pub fn look_at_scheduler<R>(&self, look: impl FnOnce(&dyn Scheduler) -> R) -> R {
+        look(&*self.seat().scheduler)
+    }
+
+    /// Changes the scheduler between two decisions. It ticks right after.
+    pub fn change_scheduler<R>(&self, act: impl FnOnce(&mut dyn Scheduler) -> R) -> R {
+        let mut seat = self.seat();
+        let result = act(&mut *seat.scheduler);
+        self.scheduler_changed(&seat);
+        result
     }
 
     /// Tells the scheduler that a weight was changed.
@@ -228,15 +273,46 @@ impl Service {
         self.seat().scheduler.servers_changed(&self.config.servers);
     }
 
+    /// Does what is due besides decisions: tells the scheduler of all events that wait, and lets it
+    /// tick. To be called about every 100 ms, and when a tick is due. Returns when the next one is.
+    /// Cost when there is nothing to do: two loads.
+    pub fn attend(&self, now: Moment) -> Option<Moment> {
+        let now_ms = now.as_millis();
+        let is_due = self.next_tick_ms.load(Relaxed) <= now_ms;
+        if is_due || self.config.terms.events.has_any() {
+            let seat = &mut *self.seat();
+            self.tell(seat, usize::MAX);
+            // Looked at again: another thread may have been faster.
+            if self.next_tick_ms.load(Relaxed) <= now_ms {
+                let request = Request {
+                    service_id: self.config.id,
+                    now_ms,
+                    random: seat.random.next(),
+                    ..Request::default()
+                };
+                let next = seat.scheduler.tick(&request, &self.config.servers);
+                let next_ms = next.map_or(NEVER, |pause_ms| now_ms.saturating_add(pause_ms));
+                self.next_tick_ms.store(next_ms, Relaxed);
+            }
+        }
+        match self.next_tick_ms.load(Relaxed) {
+            NEVER => None,
+            next_ms => Some(Moment::from_millis(next_ms)),
+        }
+    }
+
     /// The server for a new connection; `None` when no server may take it. `request` needs neither
     /// service nor random number filled in. Cost: the service's lock and the scheduler's time.
-    pub(crate) fn pick(&self, mut request: Request) -> Option<&Arc<RealServer>> {
+    pub(crate) fn pick(&self, mut request: Request) -> Option<Placement<'_>> {
         let servers = self.servers();
         request.service_id = self.config.id;
-        let pick = {
+        let (pick, generation) = {
             let seat = &mut *self.seat();
+            if self.config.terms.events.has_any() {
+                self.tell(seat, EVENTS_BEFORE_A_DECISION);
+            }
             request.random = seat.random.next();
-            seat.scheduler.schedule(&request, servers)
+            (seat.scheduler.schedule(&request, servers), seat.scheduler.generation())
         };
         let picked = match pick {
             Pick::Server(index) => servers.get(index).filter(|server| server.weight() > 0),
@@ -246,16 +322,31 @@ impl Service {
             }
             Pick::Defer => None,
         };
-        if picked.is_some() {
+        if let Some(server) = picked {
             self.counters.picked.count();
-            return picked;
+            return Some(Placement { server, generation });
         }
         let fallback = weighted_least_connections(servers).and_then(|index| servers.get(index));
         match fallback {
             Some(_) => self.counters.fallback.count(),
             None => self.counters.no_server.count(),
         }
-        fallback
+        Some(Placement { server: fallback?, generation: 0 })
+    }
+
+    /// Tells the scheduler of at most so many events.
+    #[cold]
+    fn tell(&self, seat: &mut Seat, events_max: usize) {
+        let events = &self.config.terms.events;
+        for event in core::iter::from_fn(|| events.pop()).take(events_max) {
+            seat.scheduler.event(&event, &self.config.servers);
+        }
+    }
+
+    /// What the scheduler in the seat wants, from now on.
+    fn scheduler_changed(&self, seat: &Seat) {
+        self.config.terms.events.want(seat.scheduler.wants_events());
+        self.next_tick_ms.store(0, Relaxed);
     }
 
     /// A scheduler that panicked left its own state behind, nothing of ours: carry on with it.

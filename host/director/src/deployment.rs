@@ -234,7 +234,7 @@ fn terms(service: &ServiceConfig) -> Terms {
             Forwarding::FullNat(Arc::new(Pool::new(addresses.clone(), ports.clone())))
         }
     };
-    Terms { address: service.address, timeouts: service.timeouts.clone(), forwarding }
+    Terms { timeouts: service.timeouts.clone(), forwarding, ..Terms::new(service.address) }
 }
 
 /// The real servers of a service, each with the next number.

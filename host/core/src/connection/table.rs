@@ -10,6 +10,7 @@ use super::expiry::Roll;
 use super::half_open::HalfOpen;
 use super::tuple::{Direction, Tuple};
 use super::{Connection, Tick};
+use crate::event::EventKind;
 use crate::fragment::Fragments;
 use crate::packet::address::Address;
 use crate::real_server::RealServer;
@@ -296,7 +297,9 @@ impl Tables {
         match table.index(&connection) {
             Ok(None) => {
                 self.counters.opened.count();
-                connection.server.traffic().count_connection();
+                let server = connection.server();
+                server.traffic().count_connection();
+                server.terms().events.push(EventKind::Bound, server.id());
                 table.roll.add(Arc::clone(&connection), self.live());
                 Ok(connection)
             }
@@ -312,6 +315,9 @@ impl Tables {
     /// Takes a connection out so that its tuples are free. True for exactly one caller.
     fn remove<A: Tabled>(&self, connection: &Connection<A>) -> bool {
         let Some(was_half_open) = connection.close() else { return false };
+        let server = connection.server();
+        let unbound = EventKind::Unbound { lifetime_ms: connection.lifetime_ms() };
+        server.terms().events.push(unbound, server.id());
         let table = A::table(self);
         if was_half_open {
             table.half_open.leave();
@@ -342,7 +348,16 @@ impl Tables {
     fn sweep_family<A: Tabled>(&self, now: Moment) -> usize {
         let table = A::table(self);
         table.fragments.sweep(now);
-        table.roll.sweep(now, |connection| self.remove(connection))
+        table.roll.sweep(now, |connection| {
+            let is_unanswered = connection.is_unanswered();
+            let is_removed = self.remove(connection);
+            if is_removed && is_unanswered {
+                let server = connection.server();
+                server.observed().note_timeout();
+                server.terms().events.push(EventKind::Unanswered, server.id());
+            }
+            is_removed
+        })
     }
 }
 
@@ -467,7 +482,7 @@ mod tests {
         assert_eq!(size_of::<(Tuple<Ipv4Addr>, Entry<Ipv4Addr>)>(), 32);
         assert_eq!(size_of::<(Tuple<Ipv6Addr>, Entry<Ipv6Addr>)>(), 56);
         // With the two reference counts in front of it.
-        assert_eq!(size_of::<Connection<Ipv4Addr>>() + 16, 48);
-        assert_eq!(size_of::<Connection<Ipv6Addr>>() + 16, 72);
+        assert_eq!(size_of::<Connection<Ipv4Addr>>() + 16, 56);
+        assert_eq!(size_of::<Connection<Ipv6Addr>>() + 16, 80);
     }
 }
