@@ -42,7 +42,7 @@ impl<S: wvs_sdk::Scheduler + Send + 'static> Native<S> {
     }
 }
 
-impl<S: wvs_sdk::Scheduler + Send> Scheduler for Native<S> {
+impl<S: wvs_sdk::Scheduler + Send + 'static> Scheduler for Native<S> {
     fn schedule(&mut self, request: &Request, servers: &[Arc<RealServer>]) -> Pick {
         if S::CAPS & caps::COUNTERS != 0 {
             for (record, server) in self.table.iter_mut().zip(servers) {

@@ -8,6 +8,7 @@ use wvs_abi::{ABI_MAJOR, ABI_MINOR, Region};
 
 use crate::builtin;
 use crate::fault::Fault;
+use crate::imports;
 use crate::limits::CONFIG_MAX;
 use crate::text::{EXPLANATION_MAX, NAME_MAX, printable};
 
@@ -128,16 +129,33 @@ pub enum LoadError {
     CompilerFailed,
     /// The module wants something from the director that it does not offer.
     #[error(
-        "the module imports {}.{}, but a plugin gets no imports in this version; in Rust, build \
-         for wasm32-unknown-unknown",
+        "the module imports {}.{}, but a plugin is offered only {}; in Rust, build for \
+         wasm32-unknown-unknown",
         printable(module, NAME_MAX),
-        printable(name, NAME_MAX)
+        printable(name, NAME_MAX),
+        imports::list()
     )]
     Import {
         /// The import's module.
         module: String,
         /// The import's name.
         name: String,
+    },
+    /// An import is not what is offered under its name.
+    #[error(
+        "the module imports {}.{} as {found}, but it is {expected}",
+        printable(module, NAME_MAX),
+        printable(name, NAME_MAX)
+    )]
+    WrongImport {
+        /// The import's module.
+        module: String,
+        /// The import's name.
+        name: String,
+        /// The signature of what is offered.
+        expected: &'static str,
+        /// What the module has.
+        found: String,
     },
     /// A program with a `main`, not a library.
     #[error(
@@ -151,7 +169,7 @@ pub enum LoadError {
         /// The export.
         export: &'static str,
         /// Its kind or signature in the contract.
-        expected: &'static str,
+        expected: String,
     },
     /// An export is not what the contract says.
     #[error("the module exports {export} as {found}, but it must be {expected}")]
@@ -159,7 +177,7 @@ pub enum LoadError {
         /// The export.
         export: &'static str,
         /// Its kind or signature in the contract.
-        expected: &'static str,
+        expected: String,
         /// What the module has.
         found: String,
     },

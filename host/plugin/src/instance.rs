@@ -1,14 +1,20 @@
 //! One plugin at work: a module with a memory of its own.
 
 use std::fmt;
+use std::sync::Arc;
 
-use wasmtime::{Memory, ResourceLimiter, Store, TypedFunc, WasmParams, WasmResults};
-use wvs_abi::{ABI_MAJOR, ABI_MINOR, Region, Request, Server, ServerInfo, caps, export, result};
+use wasmtime::{Memory, Store, TypedFunc, WasmParams, WasmResults};
+use wvs_abi::{
+    ABI_MAJOR, ABI_MINOR, CAPS_ALL, Region, Request, STATE_OCTETS_MAX, Server, ServerInfo, Signals,
+    TICK_MS_MIN, caps, export, result,
+};
 use wvs_core::scheduler::Pick;
 
+use crate::counters::PluginCounters;
 use crate::error::{InstanceError, RegionError};
 use crate::fault::Fault;
-use crate::limits::{CONFIG_MAX, Limits, REASON_MAX, TABLE_ENTRIES_MAX};
+use crate::guest::Guest;
+use crate::limits::{CONFIG_MAX, Limits, REASON_MAX};
 use crate::module::Module;
 use crate::table::ServerTable;
 use crate::text::{EXPLANATION_MAX, printable};
@@ -19,20 +25,32 @@ use crate::text::{EXPLANATION_MAX, printable};
 /// [`WasmScheduler`](crate::WasmScheduler)'s work. After a [`Fault`] other than a bad answer it is
 /// only good for dropping.
 pub struct Instance {
-    store: Store<Bounds>,
+    store: Store<Guest>,
     memory: Memory,
     region: TypedFunc<(u32, u32), u32>,
     schedule: TypedFunc<u32, i32>,
     servers_changed: Option<TypedFunc<u32, i32>>,
+    event: Option<TypedFunc<(u32, u32, u32), ()>>,
+    tick: Option<TypedFunc<(), i32>>,
+    state_save: Option<TypedFunc<u32, i32>>,
+    state_load: Option<TypedFunc<u32, i32>>,
     caps: u32,
     limits: Limits,
     request_at: usize,
     servers: Resident,
     info: Resident,
+    signals: Resident,
+    /// Fuel that the latest call was given.
+    fuel_given: u64,
+    /// Fuel that starting it and its configuration took.
+    start_fuel_used: u64,
     /// The weights in the table, to judge answers by: the table itself is the plugin's to scribble
     /// on.
     weights: Vec<u32>,
 }
+
+/// Octets that a plugin is asked for to save its state in, until it has them.
+const STATE_CAPACITIES: [u32; 3] = [STATE_OCTETS_MAX, 4_096, 512];
 
 /// An array of records in the plugin's memory.
 #[derive(Clone, Copy, Default)]
@@ -66,6 +84,11 @@ impl Instance {
         let says_caps = optional::<(), u32>(&mut store, &instance, export::CAPS);
         let init = optional::<u32, i32>(&mut store, &instance, export::INIT);
         let servers_changed = optional(&mut store, &instance, export::SERVERS_CHANGED);
+        let event = optional(&mut store, &instance, export::EVENT);
+        let tick = optional(&mut store, &instance, export::TICK);
+        let state_save = optional(&mut store, &instance, export::STATE_SAVE);
+        let state_load = optional(&mut store, &instance, export::STATE_LOAD);
+        let start_fuel_used = limits.start_fuel.saturating_sub(store.get_fuel().unwrap_or(0));
 
         let mut this = Self {
             store,
@@ -73,16 +96,24 @@ impl Instance {
             region,
             schedule,
             servers_changed,
+            event,
+            tick,
+            state_save,
+            state_load,
             caps: caps::COUNTERS,
             limits,
             request_at: 0,
             servers: Resident::default(),
             info: Resident::default(),
+            signals: Resident::default(),
+            start_fuel_used,
+            fuel_given: limits.fuel,
             weights: Vec::new(),
         };
         if let Some(initialize) = initialize {
             this.call(export::INITIALIZE, &initialize, (), limits.start_fuel)
                 .map_err(InstanceError::Start)?;
+            this.start_fuel_used += this.fuel_used();
         }
         let version = this
             .call(export::ABI, &abi, (), limits.setup_fuel)
@@ -97,7 +128,10 @@ impl Instance {
             }
         }
         match (init, config) {
-            (Some(init), config) => this.init(&init, config.unwrap_or_default())?,
+            (Some(init), config) => {
+                this.init(&init, config.unwrap_or_default())?;
+                this.start_fuel_used += this.fuel_used();
+            }
             (None, Some(_)) => return Err(InstanceError::ConfigNotTaken),
             (None, None) => {}
         }
@@ -121,10 +155,46 @@ impl Instance {
         self.memory.data_size(&self.store)
     }
 
-    /// Fuel that the last [`schedule`](Self::schedule) used.
+    /// Fuel that the latest call used.
+    #[inline]
     #[must_use]
     pub fn fuel_used(&self) -> u64 {
-        self.limits.fuel.saturating_sub(self.store.get_fuel().unwrap_or(0))
+        self.fuel_given.saturating_sub(self.store.get_fuel().unwrap_or(0))
+    }
+
+    /// Fuel that its start and its configuration took.
+    #[must_use]
+    pub fn start_fuel_used(&self) -> u64 {
+        self.start_fuel_used
+    }
+
+    /// The latest lines that the plugin wrote to the log, oldest first; 16 at most.
+    pub fn log(&self) -> impl Iterator<Item = &str> {
+        self.store.data().lines()
+    }
+
+    /// Whether it wants to be told of [events](Self::event).
+    #[must_use]
+    pub fn has_event(&self) -> bool {
+        self.event.is_some()
+    }
+
+    /// Whether it wants to [tick](Self::tick).
+    #[must_use]
+    pub fn has_tick(&self) -> bool {
+        self.tick.is_some()
+    }
+
+    /// Whether it wants [signals](Self::set_signals) before each decision and each tick.
+    #[inline]
+    #[must_use]
+    pub fn wants_signals(&self) -> bool {
+        self.caps & caps::SIGNALS != 0
+    }
+
+    /// Has the plugin's lines counted there.
+    pub(crate) fn count_lines(&mut self, counters: &Arc<PluginCounters>) {
+        self.store.data_mut().counters = Some(Arc::clone(counters));
     }
 
     /// Shows the plugin the servers that the next requests choose from. Replaces the table, also
@@ -139,6 +209,10 @@ impl Instance {
         self.servers = self.reserve(Region::Servers, self.servers, n, Server::SIZE)?;
         if self.caps & caps::SERVER_INFO != 0 {
             self.info = self.reserve(Region::ServerInfo, self.info, n, ServerInfo::SIZE)?;
+        }
+        if self.wants_signals() {
+            self.signals = self.reserve(Region::Signals, self.signals, n, Signals::SIZE)?;
+            self.records::<{ Signals::SIZE }>(self.signals, n).for_each(|record| record.fill(0));
         }
         for (record, server) in self.records(self.servers, n).zip(&table.servers) {
             *record = server.to_octets();
@@ -157,6 +231,94 @@ impl Instance {
         }
     }
 
+    /// Shows the plugin how the servers do, if it wants to know: what the next decision and the next
+    /// tick go by.
+    pub fn set_signals(&mut self, signals: impl IntoIterator<Item = Signals>) {
+        let n = self.weights.len();
+        for (record, signals) in self.records(self.signals, n).zip(signals) {
+            *record = signals.to_octets();
+        }
+    }
+
+    /// Tells the plugin of an event of a kind of [`wvs_abi::event`] at the server with this index,
+    /// if it wants to know.
+    ///
+    /// # Errors
+    /// What the plugin did wrong.
+    pub fn event(&mut self, kind: u32, index: u32, argument: u32) -> Result<(), Fault> {
+        let Some(event) = self.event.clone() else { return Ok(()) };
+        self.call(export::EVENT, &event, (kind, index, argument), self.limits.fuel)
+    }
+
+    /// Lets the plugin tick, if it wants to. `request` has the time and a random number. Returns
+    /// after how many milliseconds it wants to tick again, 10 at least; `None` for never.
+    ///
+    /// # Errors
+    /// What the plugin did wrong.
+    pub fn tick(&mut self, request: &Request) -> Result<Option<u32>, Fault> {
+        let Some(tick) = self.tick.clone() else { return Ok(None) };
+        self.write_request(request);
+        match self.call(export::TICK, &tick, (), self.limits.fuel)? {
+            ..=0 => Ok(None),
+            wish => Ok(Some(wish.unsigned_abs().max(TICK_MS_MIN))),
+        }
+    }
+
+    /// What the plugin wants its successor to know, `None` if that is nothing.
+    ///
+    /// # Errors
+    /// What the plugin did wrong.
+    pub fn save_state(&mut self) -> Result<Option<Vec<u8>>, Fault> {
+        let Some(save) = self.state_save.clone() else { return Ok(None) };
+        let Some((region, capacity)) = self.state_region()? else { return Ok(None) };
+        let length = self.call(export::STATE_SAVE, &save, capacity, self.limits.fuel)?;
+        match usize::try_from(length) {
+            Err(_) => Ok(None),
+            Ok(len) if len > region.capacity => Err(Fault::StateTooLong { length, capacity }),
+            Ok(len) => Ok(self.octets(region).get(..len).map(<[u8]>::to_vec)),
+        }
+    }
+
+    /// Hands the plugin what its predecessor saved, after [`set_servers`](Self::set_servers).
+    /// Whether it means something to it.
+    ///
+    /// # Errors
+    /// What the plugin did wrong.
+    pub fn load_state(&mut self, state: &[u8]) -> Result<bool, Fault> {
+        let Some(load) = self.state_load.clone() else { return Ok(false) };
+        let region = match self.region(Region::State, state.len()) {
+            Ok(region) => region,
+            Err(Fault::Region(RegionError::Refused { .. })) => return Ok(false),
+            Err(fault) => return Err(fault),
+        };
+        let Some(octets) = self.octets(region).get_mut(..state.len()) else { return Ok(false) };
+        octets.copy_from_slice(state);
+        let len = u32::try_from(state.len()).unwrap_or(u32::MAX);
+        Ok(self.call(export::STATE_LOAD, &load, len, self.limits.fuel)? == 0)
+    }
+
+    /// The largest region for a state that the plugin has, of a few sizes: most need little.
+    fn state_region(&mut self) -> Result<Option<(Resident, u32)>, Fault> {
+        for capacity in STATE_CAPACITIES {
+            match self.region(Region::State, capacity as usize) {
+                Ok(region) => return Ok(Some((region, capacity))),
+                Err(Fault::Region(RegionError::Refused { .. })) => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(None)
+    }
+
+    #[inline]
+    fn write_request(&mut self, request: &Request) {
+        self.store.data_mut().now_ms = request.now_ms;
+        let memory = self.memory.data_mut(&mut self.store);
+        let region = memory.get_mut(self.request_at..).and_then(|octets| octets.first_chunk_mut());
+        if let Some(region) = region {
+            *region = request.to_octets();
+        }
+    }
+
     /// Asks the plugin for one decision over the servers of [`set_servers`](Self::set_servers).
     /// `counts` are the servers' active and inactive connections now; they are taken only if the
     /// plugin reads them. The answer is valid. Cost without faults: no allocation, no lock.
@@ -170,12 +332,9 @@ impl Instance {
         counts: impl IntoIterator<Item = (u32, u32)>,
     ) -> Result<Pick, Fault> {
         let n = self.weights.len();
-        let memory = self.memory.data_mut(&mut self.store);
-        let region = memory.get_mut(self.request_at..).and_then(|octets| octets.first_chunk_mut());
-        if let Some(region) = region {
-            *region = request.to_octets();
-        }
+        self.write_request(request);
         if self.caps & caps::COUNTERS != 0 {
+            let memory = self.memory.data_mut(&mut self.store);
             let table = memory.get_mut(self.servers.at..).unwrap_or_default();
             let (records, _) = table.as_chunks_mut::<{ Server::SIZE }>();
             for (record, (active, inactive)) in records.iter_mut().take(n).zip(counts) {
@@ -184,6 +343,7 @@ impl Instance {
             }
         }
         let fuel = self.limits.fuel;
+        self.fuel_given = fuel;
         refuel(&mut self.store, fuel, export::SCHEDULE)?;
         let n = u32::try_from(n).unwrap_or(u32::MAX);
         match self.schedule.call(&mut self.store, n) {
@@ -290,6 +450,7 @@ impl Instance {
     ) -> Result<R, Fault> {
         refuel(&mut self.store, fuel, export)?;
         let called = function.call(&mut self.store, parameters);
+        self.fuel_given = fuel;
         called.map_err(|error| self.fault(export, &error, fuel))
     }
 
@@ -300,13 +461,14 @@ impl Instance {
 }
 
 /// An instance of a module in a store of its own, its start function run.
-fn instantiate(module: &Module) -> Result<(Store<Bounds>, wasmtime::Instance), InstanceError> {
+fn instantiate(module: &Module) -> Result<(Store<Guest>, wasmtime::Instance), InstanceError> {
     const START: &str = "the start function";
 
     let Limits { memory, start_fuel, .. } = *module.limits();
     let linked = module.linked();
-    let mut store = Store::new(linked.module().engine(), Bounds::new(memory));
-    store.limiter(|bounds| bounds);
+    let guest = Guest::new(module.shared_name(), memory);
+    let mut store = Store::new(linked.module().engine(), guest);
+    store.limiter(|guest| guest);
     refuel(&mut store, start_fuel, START).map_err(InstanceError::Start)?;
     match linked.instantiate(&mut store) {
         Ok(instance) => Ok((store, instance)),
@@ -321,7 +483,7 @@ fn instantiate(module: &Module) -> Result<(Store<Bounds>, wasmtime::Instance), I
 
 /// An export that every plugin has: the module was checked for it.
 fn required<P: WasmParams, R: WasmResults>(
-    store: &mut Store<Bounds>,
+    store: &mut Store<Guest>,
     instance: &wasmtime::Instance,
     export: &'static str,
 ) -> Result<TypedFunc<P, R>, InstanceError> {
@@ -331,7 +493,7 @@ fn required<P: WasmParams, R: WasmResults>(
 
 /// An export that a plugin may have; the module was checked to have none with another signature.
 fn optional<P: WasmParams, R: WasmResults>(
-    store: &mut Store<Bounds>,
+    store: &mut Store<Guest>,
     instance: &wasmtime::Instance,
     export: &'static str,
 ) -> Option<TypedFunc<P, R>> {
@@ -340,7 +502,7 @@ fn optional<P: WasmParams, R: WasmResults>(
 
 /// Gives the next call its fuel.
 #[inline]
-fn refuel(store: &mut Store<Bounds>, fuel: u64, export: &'static str) -> Result<(), Fault> {
+fn refuel(store: &mut Store<Guest>, fuel: u64, export: &'static str) -> Result<(), Fault> {
     store.set_fuel(fuel).map_err(|error| Fault::of_call(export, &error, fuel, false))
 }
 
@@ -361,52 +523,6 @@ fn reason(octets: &[u8]) -> String {
     let text = octets.split(|octet| *octet == 0).next().unwrap_or_default();
     let text = printable(&String::from_utf8_lossy(text), EXPLANATION_MAX);
     if text.is_empty() { "it gave no reason".to_owned() } else { text }
-}
-
-/// The bounds of an instance's memory.
-pub(crate) struct Bounds {
-    memory: usize,
-    was_refused: bool,
-}
-
-impl Bounds {
-    fn new(memory: usize) -> Self {
-        Self { memory, was_refused: false }
-    }
-}
-
-impl ResourceLimiter for Bounds {
-    fn memory_growing(
-        &mut self,
-        _current: usize,
-        desired: usize,
-        _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        self.was_refused |= desired > self.memory;
-        Ok(desired <= self.memory)
-    }
-
-    fn table_growing(
-        &mut self,
-        _current: usize,
-        desired: usize,
-        _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ENTRIES_MAX)
-    }
-
-    fn instances(&self) -> usize {
-        1
-    }
-
-    fn memories(&self) -> usize {
-        1
-    }
-
-    fn tables(&self) -> usize {
-        // C++ and Go have one, the reference types extension may bring a few more.
-        16
-    }
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ impl Default for Limits {
 }
 
 /// Octets of a configuration that a plugin is given at most.
-pub(crate) const CONFIG_MAX: usize = 64 << 10;
+pub(crate) const CONFIG_MAX: usize = wvs_abi::CONFIG_OCTETS_MAX as usize;
 
 /// Octets that the configuration's region has at least, so that a reason fits for refusing it.
 pub(crate) const REASON_MAX: usize = 256;

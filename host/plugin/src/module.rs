@@ -3,17 +3,22 @@
 use std::fmt;
 use std::sync::Arc;
 
-use wasmtime::{Engine, ExternType, FuncType, InstancePre, Linker};
+use sha2::{Digest, Sha256};
+use wasmtime::{Engine, ExternType, InstancePre};
+use wvs_abi::description::EXPORTS;
 use wvs_abi::export;
 use wvs_core::real_server::RealServer;
 
 use crate::error::{InstanceError, LoadError};
-use crate::instance::{Bounds, Instance};
+use crate::guest::Guest;
+use crate::imports;
+use crate::instance::Instance;
 use crate::limits::Limits;
 use crate::probe::{self, ProbeReport};
 use crate::rebuild::Rebuilder;
 use crate::scheduler::WasmScheduler;
 use crate::shape::check_shape;
+use crate::signature::{self, describe, kind};
 use crate::table::ServerTable;
 
 /// A plugin ready to be used by any number of virtual services. Cheap to clone.
@@ -23,8 +28,9 @@ pub struct Module {
 }
 
 struct Shared {
-    name: String,
-    linked: InstancePre<Bounds>,
+    name: Arc<str>,
+    sha256: [u8; 32],
+    linked: InstancePre<Guest>,
     limits: Limits,
     rebuilder: Rebuilder,
 }
@@ -53,8 +59,14 @@ impl Module {
             .map_err(|error| LoadError::Compile(format!("{error:#}")))?;
         check_exports(&module)?;
         check_memory(&module, limits.memory)?;
-        let linked = Linker::new(engine).instantiate_pre(&module).map_err(invalid)?;
-        let shared = Shared { name: name.to_owned(), linked, limits, rebuilder };
+        let linked = imports::link(engine, &module)?.instantiate_pre(&module).map_err(invalid)?;
+        let shared = Shared {
+            name: name.into(),
+            sha256: Sha256::digest(octets).into(),
+            linked,
+            limits,
+            rebuilder,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -62,6 +74,26 @@ impl Module {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.shared.name
+    }
+
+    pub(crate) fn shared_name(&self) -> &Arc<str> {
+        &self.shared.name
+    }
+
+    /// The SHA-256 hash of its octets.
+    #[must_use]
+    pub fn sha256(&self) -> &[u8; 32] {
+        &self.shared.sha256
+    }
+
+    /// The name of everything that it exports, in the module's own order.
+    pub fn exports(&self) -> impl Iterator<Item = &str> {
+        self.linked().module().exports().map(|export| export.name())
+    }
+
+    /// The module and name of everything that it imports.
+    pub fn imports(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.linked().module().imports().map(|import| (import.module(), import.name()))
     }
 
     /// What its instances may take.
@@ -97,7 +129,7 @@ impl Module {
         WasmScheduler::new(self, config, ServerTable::new(servers))
     }
 
-    pub(crate) fn linked(&self) -> &InstancePre<Bounds> {
+    pub(crate) fn linked(&self) -> &InstancePre<Guest> {
         &self.shared.linked
     }
 
@@ -116,56 +148,34 @@ fn check_header(octets: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-/// A function of the contract: all parameters and results are `i32`.
-struct Signature {
-    export: &'static str,
-    parameters: usize,
-    results: usize,
-    is_required: bool,
-    text: &'static str,
-}
-
-const SIGNATURES: [Signature; 7] = {
-    const fn required(export: &'static str, parameters: usize, text: &'static str) -> Signature {
-        Signature { export, parameters, results: 1, is_required: true, text }
-    }
-    const fn optional(export: &'static str, parameters: usize, text: &'static str) -> Signature {
-        Signature { export, parameters, results: 1, is_required: false, text }
-    }
-    [
-        required(export::ABI, 0, "a function () -> (i32)"),
-        required(export::REGION, 2, "a function (i32, i32) -> (i32)"),
-        required(export::SCHEDULE, 1, "a function (i32) -> (i32)"),
-        optional(export::CAPS, 0, "a function () -> (i32)"),
-        optional(export::INIT, 1, "a function (i32) -> (i32)"),
-        optional(export::SERVERS_CHANGED, 1, "a function (i32) -> (i32)"),
-        Signature { results: 0, ..optional(export::INITIALIZE, 0, "a function () -> ()") },
-    ]
-};
-
 fn check_exports(module: &wasmtime::Module) -> Result<(), LoadError> {
     if module.get_export(export::START).is_some() && module.get_export(export::INITIALIZE).is_none()
     {
         return Err(LoadError::Command);
     }
-    for signature in &SIGNATURES {
-        let (export, expected) = (signature.export, signature.text);
+    for function in &EXPORTS {
+        let export = function.name;
         let found = match module.get_export(export) {
-            Some(ExternType::Func(found)) if signature.is(&found) => continue,
+            Some(ExternType::Func(found)) if signature::is(&found, function) => continue,
             Some(ExternType::Func(found)) => describe(&found),
             Some(other) => kind(&other).to_owned(),
-            None if signature.is_required => {
+            None if function.is_required => {
+                let expected = signature::expected(function);
                 return Err(LoadError::MissingExport { export, expected });
             }
             None => continue,
         };
-        return Err(LoadError::WrongExport { export, expected, found });
+        return Err(LoadError::WrongExport {
+            export,
+            expected: signature::expected(function),
+            found,
+        });
     }
     Ok(())
 }
 
 fn check_memory(module: &wasmtime::Module, limit: usize) -> Result<(), LoadError> {
-    let (export, expected) = (export::MEMORY, "a memory");
+    let (export, expected) = (export::MEMORY, "a memory".to_owned());
     match module.get_export(export) {
         Some(ExternType::Memory(memory)) => {
             let octets = memory.minimum().saturating_mul(memory.page_size());
@@ -176,33 +186,5 @@ fn check_memory(module: &wasmtime::Module, limit: usize) -> Result<(), LoadError
             Err(LoadError::WrongExport { export, expected, found: kind(&other).to_owned() })
         }
         None => Err(LoadError::MissingExport { export, expected }),
-    }
-}
-
-impl Signature {
-    fn is(&self, found: &FuncType) -> bool {
-        found.params().len() == self.parameters
-            && found.results().len() == self.results
-            && found.params().chain(found.results()).all(|value| value.is_i32())
-    }
-}
-
-/// A signature as [`Signature::text`] writes it.
-fn describe(function: &FuncType) -> String {
-    let list = |values: &mut dyn Iterator<Item = wasmtime::ValType>| {
-        values.map(|value| value.to_string()).collect::<Vec<_>>().join(", ")
-    };
-    let parameters = list(&mut function.params());
-    let results = list(&mut function.results());
-    format!("a function ({parameters}) -> ({results})")
-}
-
-fn kind(export: &ExternType) -> &'static str {
-    match export {
-        ExternType::Func(_) => "a function",
-        ExternType::Global(_) => "a global",
-        ExternType::Table(_) => "a table",
-        ExternType::Memory(_) => "a memory",
-        ExternType::Tag(_) => "a tag",
     }
 }

@@ -42,6 +42,11 @@ impl Conduct {
         self.quarantine.is_some_and(|quarantine| now_ms < quarantine.until_ms)
     }
 
+    /// Milliseconds for which the plugin must not be asked from now on.
+    pub(crate) fn quarantined_ms(&self, now_ms: u64) -> u64 {
+        self.quarantine.map_or(0, |quarantine| quarantine.until_ms.saturating_sub(now_ms))
+    }
+
     /// Takes note of a fault. After a quarantine a single one is enough for the next, until the
     /// plugin was calm for once.
     pub(crate) fn note_fault(&mut self, now_ms: u64) -> Consequence {

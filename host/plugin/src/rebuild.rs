@@ -8,6 +8,7 @@ use std::{io, thread};
 use crate::error::InstanceError;
 use crate::instance::Instance;
 use crate::module::Module;
+use crate::plugin::Plugin;
 use crate::table::ServerTable;
 
 /// The way to the thread that makes instances. It ends with the last one that has it.
@@ -16,8 +17,14 @@ pub(crate) struct Rebuilder {
     jobs: Sender<Job>,
 }
 
+/// What that thread has to do.
+enum Job {
+    Make(Order),
+    Drop(Plugin),
+}
+
 /// What to make: an instance of a module with a configuration and a table of servers.
-struct Job {
+struct Order {
     module: Module,
     config: Option<Arc<str>>,
     table: Arc<ServerTable>,
@@ -39,7 +46,10 @@ impl Rebuilder {
             for job in waiting {
                 // A bug in the engine must not take the other plugins' rebuilds with it. The
                 // scheduler that waits sees its channel close.
-                let _ = catch_unwind(AssertUnwindSafe(|| job.run()));
+                let _ = catch_unwind(AssertUnwindSafe(|| match job {
+                    Job::Make(order) => order.run(),
+                    Job::Drop(plugin) => drop(plugin),
+                }));
             }
         })?;
         Ok(Self { jobs })
@@ -55,12 +65,19 @@ impl Rebuilder {
     ) -> Rebuild {
         let (done, receiver) = mpsc::channel();
         // If the thread is gone, dropping the job closes the channel that the caller waits on.
-        let _ = self.jobs.send(Job { module: module.clone(), config, table, old, done });
+        let order = Order { module: module.clone(), config, table, old, done };
+        let _ = self.jobs.send(Job::Make(order));
         Rebuild { done: receiver }
+    }
+
+    /// Drops a plugin there. Does not wait.
+    pub(crate) fn dispose(&self, plugin: Plugin) {
+        // If the thread is gone, sending drops it here.
+        let _ = self.jobs.send(Job::Drop(plugin));
     }
 }
 
-impl Job {
+impl Order {
     fn run(mut self) {
         drop(self.old.take());
         let made = Instance::new(&self.module, self.config.as_deref()).and_then(|mut instance| {

@@ -1,53 +1,82 @@
-//! A plugin as the scheduler of one virtual service.
+//! The scheduler of one virtual service: a plugin, for a while its predecessor behind it, and
+//! perhaps a candidate beside it.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
 use wvs_abi::Request;
+use wvs_core::event::Event;
 use wvs_core::real_server::RealServer;
 use wvs_core::scheduler::{Pick, Scheduler};
 
 use crate::counters::PluginCounters;
 use crate::error::InstanceError;
 use crate::fault::Fault;
-use crate::instance::Instance;
 use crate::module::Module;
-use crate::quarantine::{Conduct, Consequence};
-use crate::rebuild::Rebuild;
+use crate::plugin::{Answer, Plugin};
 use crate::table::ServerTable;
+use crate::trial::{Trial, TrialLimits, TrialReport};
 
 /// A plugin that schedules for one virtual service.
 ///
 /// Its answers are those of the plugin, or [`Pick::Defer`] when the plugin failed at this request,
-/// is being replaced after having failed, or is quarantined for having failed too often. An
-/// instance is replaced on a thread of the [`Host`](crate::Host)'s; a request never waits for one.
+/// is being replaced after having failed, or is quarantined for having failed too often.
 ///
 /// Its clock is the requests' `now_ms`: the same requests over the same servers give the same
 /// picks, up to how soon a failed instance is replaced.
 pub struct WasmScheduler {
-    module: Module,
-    config: Option<Arc<str>>,
-    seat: Seat,
-    table: Arc<ServerTable>,
-    conduct: Conduct,
-    counters: Arc<PluginCounters>,
-    /// The latest request's time, for faults that happen without one.
-    now_ms: u64,
-    service_id: u32,
+    plugin: Plugin,
+    probation: Option<Box<Probation>>,
+    trial: Option<Box<Trial>>,
+    /// Who gave the last answer.
+    answered: u16,
+    rollback: Option<Rollback>,
 }
 
-/// Who answers.
-#[expect(clippy::large_enum_variant, reason = "one a service, and on the way of each decision")]
-enum Seat {
-    Taken(Instance),
-    /// An instance with this table is on its way.
-    Promised(Rebuild, Arc<ServerTable>),
-    Empty,
+/// The time in which a plugin's predecessor is kept at hand.
+struct Probation {
+    predecessor: Plugin,
+    /// Decisions without a fault until the plugin has proven itself.
+    decisions_left: u64,
+}
+
+/// That a plugin failed while it was on probation and its predecessor took its place again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rollback {
+    /// The generation that failed.
+    pub from: u16,
+    /// What it did.
+    pub fault: Option<Fault>,
+}
+
+/// A plugin as it stands at a virtual service.
+#[derive(Clone, Debug)]
+pub struct PluginReport {
+    /// The name that it was loaded under.
+    pub name: Arc<str>,
+    /// The number of this plugin with this configuration at this service.
+    pub generation: u16,
+    /// The SHA-256 hash of the module.
+    pub sha256: [u8; 32],
+    /// What it did.
+    pub counters: Arc<PluginCounters>,
+    /// Milliseconds for which it is not asked; 0 when it is.
+    pub quarantined_ms: u64,
+    /// Octets of memory of its instance; 0 while it has none.
+    pub memory: usize,
+}
+
+/// What came of putting a scheduler in the place of another.
+#[derive(Debug)]
+pub struct Succession {
+    /// Whether the new one goes on where the old one was.
+    pub is_state_carried: bool,
 }
 
 impl fmt::Debug for WasmScheduler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WasmScheduler").field("module", &self.module).finish_non_exhaustive()
+        f.debug_struct("WasmScheduler").field("plugin", &self.plugin).finish_non_exhaustive()
     }
 }
 
@@ -57,106 +86,191 @@ impl WasmScheduler {
         config: Option<&str>,
         table: ServerTable,
     ) -> Result<Self, InstanceError> {
-        let mut instance = Instance::new(module, config)?;
-        instance.set_servers(&table).map_err(InstanceError::Servers)?;
-        Ok(Self {
-            module: module.clone(),
-            config: config.map(Arc::from),
-            seat: Seat::Taken(instance),
-            table: Arc::new(table),
-            conduct: Conduct::default(),
-            counters: Arc::default(),
-            now_ms: 0,
-            service_id: 0,
-        })
+        let plugin = Plugin::new(module, config, table)?;
+        let answered = plugin.generation();
+        Ok(Self { plugin, probation: None, trial: None, answered, rollback: None })
+    }
+
+    /// The same under a number of its own at the service, 1 or more, which connections remember.
+    #[must_use]
+    pub fn numbered(mut self, generation: u16) -> Self {
+        self.plugin.set_generation(generation);
+        self.answered = generation;
+        self
+    }
+
+    /// The plugin scheduler that a virtual service has, `None` if it has one of another kind.
+    pub fn of(scheduler: &dyn Scheduler) -> Option<&Self> {
+        (scheduler as &dyn Any).downcast_ref()
+    }
+
+    /// The same, to change it.
+    pub fn of_mut(scheduler: &mut dyn Scheduler) -> Option<&mut Self> {
+        (scheduler as &mut dyn Any).downcast_mut()
     }
 
     /// What the plugin did so far, also for later: the counters live on with whoever has them.
     #[must_use]
     pub fn counters(&self) -> Arc<PluginCounters> {
-        Arc::clone(&self.counters)
+        Arc::clone(self.plugin.counters())
     }
 
-    /// Puts the instance that was ordered into the seat, or orders one, unless the plugin is
-    /// quarantined. Whether the plugin can be asked now.
-    #[cold]
-    fn fill_seat(&mut self) -> bool {
-        if self.conduct.is_quarantined(self.now_ms) {
-            return false;
-        }
-        match core::mem::replace(&mut self.seat, Seat::Empty) {
-            Seat::Taken(instance) => self.seat = Seat::Taken(instance),
-            Seat::Empty => self.order(None),
-            Seat::Promised(rebuild, table) => match rebuild.poll() {
-                None => self.seat = Seat::Promised(rebuild, table),
-                Some(Ok(instance)) => self.seat_instance(instance, &table),
-                Some(Err(error)) => self.fail(&Fault::Rebuild(Box::new(error))),
+    /// The plugin at work.
+    #[must_use]
+    pub fn report(&self) -> PluginReport {
+        PluginReport::of(&self.plugin)
+    }
+
+    /// The module of the plugin at work.
+    #[must_use]
+    pub fn module(&self) -> &Module {
+        self.plugin.module()
+    }
+
+    /// The configuration of the plugin at work.
+    #[must_use]
+    pub fn config(&self) -> Option<&Arc<str>> {
+        self.plugin.config()
+    }
+
+    /// The latest time that a plugin failed on probation.
+    #[must_use]
+    pub fn rollback(&self) -> Option<&Rollback> {
+        self.rollback.as_ref()
+    }
+
+    /// Lets `next` take this one's place, with what it knows. For its first `probation` decisions
+    /// the old plugin stays at hand: at a fault it takes its place again, in the same decision. A
+    /// trial ends.
+    ///
+    /// # Errors
+    /// `next` failed on the old one's state. Nothing has changed then.
+    pub fn succeed(
+        &mut self,
+        mut next: Self,
+        servers: &[Arc<RealServer>],
+        probation: u64,
+    ) -> Result<Succession, Fault> {
+        next.plugin.servers_changed(servers);
+        let state = self.plugin.save_state();
+        let is_state_carried = match &state {
+            Some(state) => match next.plugin.load_state(state) {
+                Ok(is_taken) => is_taken,
+                Err(fault) => {
+                    next.plugin.dispose();
+                    return Err(fault);
+                }
             },
-        }
-        matches!(self.seat, Seat::Taken(_))
-    }
-
-    /// Seats a new instance that knows `table`, or has another one made if that is no longer ours:
-    /// telling it takes setup fuel, for which no request waits.
-    fn seat_instance(&mut self, instance: Instance, table: &ServerTable) {
-        if self.table.has_same_servers(table) {
-            self.counters.count_rebuild();
-            self.seat = Seat::Taken(instance);
-        } else {
-            self.order(Some(instance));
-        }
-    }
-
-    /// Takes over servers that only a request tells of: a new instance learns them elsewhere.
-    #[cold]
-    fn replace_table(&mut self, servers: &[Arc<RealServer>]) {
-        self.table = Arc::new(ServerTable::new(servers));
-        match core::mem::replace(&mut self.seat, Seat::Empty) {
-            Seat::Taken(instance) => self.order(Some(instance)),
-            seat => self.seat = seat,
-        }
-    }
-
-    /// Has an instance made in place of the one in the seat.
-    fn order(&mut self, old: Option<Instance>) {
-        let rebuild = self.module.rebuilder().order(
-            &self.module,
-            self.config.clone(),
-            Arc::clone(&self.table),
-            old,
-        );
-        self.seat = Seat::Promised(rebuild, Arc::clone(&self.table));
-    }
-
-    /// Counts a fault and draws the consequences.
-    #[cold]
-    fn fail(&mut self, fault: &Fault) {
-        self.counters.count_fault(fault);
-        // An instance that could not be made will not be made a moment later either.
-        let consequence = if let Fault::Rebuild(_) = fault {
-            Consequence::Quarantined { length_ms: self.conduct.quarantine(self.now_ms) }
-        } else {
-            self.conduct.note_fault(self.now_ms)
+            None => false,
         };
-        let (plugin, service) = (self.module.name(), self.service_id);
-        match consequence {
-            Consequence::Noted { is_first: false } => {}
-            Consequence::Noted { is_first: true } => {
-                tracing::warn!(plugin, service, %fault, "plugin failed, the director decides");
-            }
-            Consequence::Quarantined { length_ms } => {
-                self.counters.count_quarantine();
-                tracing::warn!(plugin, service, %fault, length_ms, "plugin quarantined");
-            }
+        let old = std::mem::replace(&mut self.plugin, next.plugin);
+        self.answered = self.plugin.generation();
+        self.end_trial();
+        self.end_probation();
+        if probation > 0 {
+            self.probation =
+                Some(Box::new(Probation { predecessor: old, decisions_left: probation }));
+        } else {
+            old.dispose();
         }
-        let is_quarantined = matches!(consequence, Consequence::Quarantined { .. });
-        match core::mem::replace(&mut self.seat, Seat::Empty) {
-            Seat::Taken(instance) if fault.is_bad_answer() && !is_quarantined => {
-                self.seat = Seat::Taken(instance);
-            }
-            Seat::Taken(instance) => self.order(Some(instance)),
-            // The next attempt is made when the quarantine is over.
-            Seat::Promised(..) | Seat::Empty => {}
+        Ok(Succession { is_state_carried })
+    }
+
+    /// Forgets the plugin's faults and starts it anew.
+    pub fn reset(&mut self) {
+        self.plugin.reset();
+    }
+
+    /// Asks `candidate` beside the plugin from now on, and does what it says for `share` of the
+    /// clients, in hundredths of a percent. A trial that was on ends.
+    pub fn try_out(&mut self, candidate: Self, share: u16, limits: TrialLimits) {
+        self.end_trial();
+        self.trial = Some(Box::new(Trial::new(candidate.plugin, share, limits)));
+    }
+
+    /// Changes the share of the clients of the trial; whether there is one.
+    pub fn set_trial_share(&mut self, share: u16) -> bool {
+        self.trial.as_mut().map(|trial| trial.set_share(share)).is_some()
+    }
+
+    /// How the trial goes.
+    #[must_use]
+    pub fn trial(&self) -> Option<TrialReport> {
+        self.trial.as_ref().map(|trial| trial.report())
+    }
+
+    /// Ends the trial; whether there was one.
+    pub fn end_trial(&mut self) -> bool {
+        self.trial.take().map(|trial| trial.into_candidate().dispose()).is_some()
+    }
+
+    /// Ends the trial and lets the candidate take the plugin's place, which stays at hand for the
+    /// first `probation` decisions. Whether there was a trial.
+    pub fn promote(&mut self, probation: u64) -> bool {
+        let Some(trial) = self.trial.take() else { return false };
+        let old = std::mem::replace(&mut self.plugin, trial.into_candidate());
+        self.end_probation();
+        if probation > 0 {
+            self.probation =
+                Some(Box::new(Probation { predecessor: old, decisions_left: probation }));
+        } else {
+            old.dispose();
+        }
+        true
+    }
+
+    fn end_probation(&mut self) {
+        if let Some(probation) = self.probation.take() {
+            probation.predecessor.dispose();
+        }
+    }
+
+    /// Follows a plugin on probation: at a fault its predecessor takes its place and decides.
+    #[cold]
+    fn supervise(
+        &mut self,
+        answer: Answer,
+        request: &Request,
+        servers: &[Arc<RealServer>],
+    ) -> Answer {
+        let Some(mut probation) = self.probation.take() else { return answer };
+        if answer == Answer::Fault {
+            probation.predecessor.servers_changed(servers);
+            let failed = std::mem::replace(&mut self.plugin, probation.predecessor);
+            let fault = failed.counters().last_fault();
+            let (from, to) = (failed.generation(), self.plugin.generation());
+            let plugin = failed.module().name();
+            let reason = fault.as_ref().map(Fault::to_string);
+            tracing::warn!(
+                plugin,
+                from,
+                to,
+                fault = reason,
+                "a new plugin failed within its first decisions: back to the one before"
+            );
+            self.rollback = Some(Rollback { from, fault });
+            failed.dispose();
+            return self.plugin.schedule(request, servers);
+        }
+        probation.decisions_left = probation.decisions_left.saturating_sub(1);
+        if probation.decisions_left == 0 {
+            probation.predecessor.dispose();
+        } else {
+            self.probation = Some(probation);
+        }
+        answer
+    }
+}
+
+impl PluginReport {
+    pub(crate) fn of(plugin: &Plugin) -> Self {
+        Self {
+            name: Arc::clone(plugin.module().shared_name()),
+            generation: plugin.generation(),
+            sha256: *plugin.module().sha256(),
+            counters: Arc::clone(plugin.counters()),
+            quarantined_ms: plugin.quarantined_ms(),
+            memory: plugin.memory().unwrap_or(0),
         }
     }
 }
@@ -164,49 +278,55 @@ impl WasmScheduler {
 impl Scheduler for WasmScheduler {
     #[inline]
     fn schedule(&mut self, request: &Request, servers: &[Arc<RealServer>]) -> Pick {
-        self.now_ms = request.now_ms;
-        self.service_id = request.service_id;
-        if servers.len() != self.table.servers.len() {
-            self.replace_table(servers);
+        let mut answer = self.plugin.schedule(request, servers);
+        if self.probation.is_some() {
+            answer = self.supervise(answer, request, servers);
         }
-        if !matches!(self.seat, Seat::Taken(_)) {
-            self.fill_seat();
+        self.answered = self.plugin.generation();
+        if let Some(trial) = &mut self.trial {
+            let (pick, generation) = trial.compare(answer, request, servers);
+            self.answered = generation.unwrap_or(self.answered);
+            return pick;
         }
-        let Seat::Taken(instance) = &mut self.seat else {
-            self.counters.count_unavailable();
-            return Pick::Defer;
-        };
-        let counts = servers.iter().map(|server| (server.active(), server.inactive()));
-        match instance.schedule(request, counts) {
-            Ok(Pick::Server(index)) => {
-                self.counters.count_pick();
-                Pick::Server(index)
-            }
-            Ok(Pick::NoServer) => {
-                self.counters.count_no_server();
-                Pick::NoServer
-            }
-            Ok(Pick::Defer) => {
-                self.counters.count_defer();
-                Pick::Defer
-            }
-            Err(fault) => {
-                self.fail(&fault);
-                Pick::Defer
-            }
-        }
+        answer.pick()
     }
 
     fn servers_changed(&mut self, servers: &[Arc<RealServer>]) {
-        let table = Arc::new(ServerTable::new(servers));
-        if table.has_same_servers(&self.table) {
-            return;
+        self.plugin.servers_changed(servers);
+        if let Some(trial) = &mut self.trial {
+            trial.candidate().servers_changed(servers);
         }
-        self.table = table;
-        if let Seat::Taken(instance) = &mut self.seat
-            && let Err(fault) = instance.set_servers(&self.table)
-        {
-            self.fail(&fault);
+    }
+
+    #[inline]
+    fn generation(&self) -> u16 {
+        self.answered
+    }
+
+    fn wants_events(&self) -> bool {
+        self.plugin.wants_events()
+            || self.probation.as_ref().is_some_and(|old| old.predecessor.wants_events())
+            || self.trial.as_ref().is_some_and(|trial| trial.wants_events())
+    }
+
+    fn event(&mut self, event: &Event, _: &[Arc<RealServer>]) {
+        self.plugin.event(event);
+        if let Some(probation) = &mut self.probation {
+            probation.predecessor.event(event);
         }
+        if let Some(trial) = &mut self.trial {
+            trial.candidate().event(event);
+        }
+    }
+
+    fn tick(&mut self, request: &Request, servers: &[Arc<RealServer>]) -> Option<u64> {
+        let mut dues = [self.plugin.tick(request, servers), None, None];
+        if let Some(probation) = &mut self.probation {
+            dues[1] = probation.predecessor.tick(request, servers);
+        }
+        if let Some(trial) = &mut self.trial {
+            dues[2] = trial.candidate().tick(request, servers);
+        }
+        dues.into_iter().flatten().min().map(|due_ms| due_ms.saturating_sub(request.now_ms))
     }
 }

@@ -1,11 +1,12 @@
-//! What a module may look like, so that compiling it takes no time out of proportion to its octets.
+//! What a module may look like and import, so that compiling it takes no time out of proportion to its octets.
 
 use wasmparser::{BlockType, FuncType, FunctionBody, Operator, Parser, Payload};
 
 use crate::error::LoadError;
+use crate::imports;
 use crate::limits::{BLOCK_VALUES_MAX, FUNCTIONS_MAX, LOCALS_MAX, NESTING_MAX};
 
-/// Whether a module imports nothing and is within the limits that bound the compiler's work.
+/// Whether a module imports only what is offered and is within the limits that bound the compiler's work.
 /// Cost: one pass over the octets. The module need not be valid; what is read of it is.
 pub(crate) fn check_shape(octets: &[u8], body_max: usize) -> Result<(), LoadError> {
     let mut types = Vec::new();
@@ -19,13 +20,13 @@ pub(crate) fn check_shape(octets: &[u8], body_max: usize) -> Result<(), LoadErro
                     types.push(found.map_err(invalid)?);
                 }
             }
-            // Version 1 offers nothing to import. What a later one does comes into the `Linker`
-            // and is let through here.
             Payload::ImportSection(section) => {
-                if let Some(import) = section.into_imports().next() {
+                for import in section.into_imports() {
                     let import = import.map_err(invalid)?;
-                    let (module, name) = (import.module.to_owned(), import.name.to_owned());
-                    return Err(LoadError::Import { module, name });
+                    if !imports::is_offered(import.module, import.name) {
+                        let (module, name) = (import.module.to_owned(), import.name.to_owned());
+                        return Err(LoadError::Import { module, name });
+                    }
                 }
             }
             Payload::FunctionSection(section) => {

@@ -24,6 +24,16 @@ impl ServerTable {
         }
     }
 
+    /// The index of the server with this number. Cost: one step where numbers count up, as they
+    /// mostly do, else one for each server.
+    pub(crate) fn index_of(&self, id: u32) -> Option<u32> {
+        let is_at = |index: usize| self.servers.get(index).is_some_and(|server| server.id == id);
+        let first = self.servers.first()?.id;
+        let likely = usize::try_from(id.wrapping_sub(first)).ok().filter(|index| is_at(*index));
+        let index = likely.or_else(|| (0..self.servers.len()).find(|index| is_at(*index)));
+        index.and_then(|index| u32::try_from(index).ok())
+    }
+
     /// Whether a plugin need not be told of `self` after `other`: nothing differs but counts.
     pub(crate) fn has_same_servers(&self, other: &Self) -> bool {
         let without_counts = |server: &Server| Server { active: 0, inactive: 0, ..*server };
