@@ -138,6 +138,9 @@ pub struct SchedulerConfig {
     pub plugin: String,
     /// What the plugin is configured with: JSON text.
     pub config: Option<String>,
+    /// For how many decisions the predecessor of a new plugin is kept at hand, to take its place
+    /// again at a fault.
+    pub probation: u64,
 }
 
 /// A real server.

@@ -197,7 +197,8 @@ impl Stage<'_> {
             return Ok(());
         }
         let healthy = Replacement::BuiltIn("wlc".to_owned());
-        running.replace_scheduler(config::SERVICE, healthy, None, Limits::default()).await
+        running.replace_scheduler(config::SERVICE, healthy, None, Limits::default()).await?;
+        Ok(())
     }
 
     fn report(&self, running: &Running, acts: Vec<ActReport>, took: Duration) -> Report {
@@ -305,7 +306,7 @@ impl Performance<'_> {
     fn placements(&self) -> Placements {
         let Some(seat) = self.running.seats().first() else { return Placements::default() };
         let service = seat.service().counters();
-        let plugin = seat.occupant().counters;
+        let plugin = seat.plugin().counters;
         Placements {
             plugin: service.picked.get(),
             fallback: service.fallback.get(),

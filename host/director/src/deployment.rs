@@ -3,20 +3,19 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use wvs_core::pool::Pool;
 use wvs_core::real_server::RealServer;
 use wvs_core::service::{Forwarding, Service, ServiceConfig as CoreServiceConfig, Services, Terms};
-use wvs_plugin::{
-    Host, HostError, InstanceError, Limits, LoadError, Module, PluginCounters, Source,
-};
+use wvs_plugin::{Host, HostError, InstanceError, Limits, LoadError, Module, Source};
 
 use crate::config::{
     Config, ForwardingConfig, PluginConfig, PoolConfig, Reading, ServerConfig, ServiceConfig,
     read_at_most,
 };
+use crate::seat::{Generation, Seat};
 
 /// The virtual services of a configuration, ready for packets.
 #[derive(Debug)]
@@ -25,22 +24,6 @@ pub struct Deployment {
     pub services: Services,
     /// Who schedules for each of them, in the same order.
     pub seats: Vec<Seat>,
-}
-
-/// A service and the plugin that schedules for it.
-#[derive(Debug)]
-pub struct Seat {
-    service: Arc<Service>,
-    occupant: Mutex<Occupant>,
-}
-
-/// A plugin that schedules for a service.
-#[derive(Clone, Debug)]
-pub struct Occupant {
-    /// The plugin's name for people.
-    pub name: String,
-    /// What it did for this service.
-    pub counters: Arc<PluginCounters>,
 }
 
 /// Something in a configuration that showed itself only when the plugins were loaded.
@@ -147,7 +130,7 @@ impl Deployment {
             let servers = servers(service, &terms, &mut server_ids);
             // A plugin that could not be loaded was reported already.
             let Some(module) = modules.get(service.scheduler.plugin.as_str()) else { continue };
-            match Seat::new(id, service, terms, servers, module, seed()) {
+            match seat(id, service, terms, servers, module, seed()) {
                 Ok(seat) => seats.push(seat),
                 Err(error) => misfits.push(Misfit::of_service(service, error)),
             }
@@ -155,76 +138,36 @@ impl Deployment {
         if !misfits.is_empty() {
             return Err(misfits);
         }
-        let services = seats.iter().map(|seat| Arc::clone(&seat.service)).collect();
+        let services = seats.iter().map(|seat| Arc::clone(seat.service())).collect();
         Ok(Self { services: Services::new(services), seats })
     }
 }
 
-impl Seat {
-    fn new(
-        id: u32,
-        config: &ServiceConfig,
-        terms: Arc<Terms>,
-        servers: Vec<Arc<RealServer>>,
-        module: &Module,
-        seed: u64,
-    ) -> Result<Self, InstanceError> {
-        let plugin_config = config.scheduler.config.as_deref();
-        module.probe(plugin_config, &servers)?;
-        let scheduler = module.scheduler(plugin_config, &servers)?;
-        let name = config.scheduler.plugin.clone();
-        let occupant = Occupant { name, counters: scheduler.counters() };
-        let config = CoreServiceConfig {
-            id,
-            name: config.name.clone(),
-            terms,
-            on_no_server: config.on_no_server,
-            on_stray: config.on_stray,
-            servers,
-            seed,
-        };
-        let service = Arc::new(Service::new(config, Box::new(scheduler)));
-        Ok(Self { service, occupant: Mutex::new(occupant) })
-    }
-
-    /// The service.
-    #[must_use]
-    pub fn service(&self) -> &Arc<Service> {
-        &self.service
-    }
-
-    /// The plugin that schedules for it now.
-    #[must_use]
-    pub fn occupant(&self) -> Occupant {
-        self.lock().clone()
-    }
-
-    /// Gives the seat to another plugin, between two decisions; no connection notices. Takes as
-    /// long as [`Module::probe`], which comes first.
-    ///
-    /// # Errors
-    /// The plugin does not work for this service. Then the old one stays.
-    pub fn replace(
-        &self,
-        name: &str,
-        module: &Module,
-        config: Option<&str>,
-    ) -> Result<(), InstanceError> {
-        let servers = self.service.servers();
-        module.probe(config, servers)?;
-        let scheduler = module.scheduler(config, servers)?;
-        let occupant = Occupant { name: name.to_owned(), counters: scheduler.counters() };
-        let mut seat = self.lock();
-        let predecessor = self.service.replace_scheduler(Box::new(scheduler));
-        *seat = occupant;
-        drop(seat);
-        drop(predecessor);
-        Ok(())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Occupant> {
-        self.occupant.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Probes the plugin of a service and puts both to work.
+fn seat(
+    id: u32,
+    config: &ServiceConfig,
+    terms: Arc<Terms>,
+    servers: Vec<Arc<RealServer>>,
+    module: &Module,
+    seed: u64,
+) -> Result<Seat, InstanceError> {
+    let plugin_config = config.scheduler.config.as_deref();
+    module.probe(plugin_config, &servers)?;
+    let scheduler = module.scheduler(plugin_config, &servers)?;
+    let probation = config.scheduler.probation;
+    let first = Generation { module: module.clone(), config: plugin_config.map(Arc::from) };
+    let config = CoreServiceConfig {
+        id,
+        name: config.name.clone(),
+        terms,
+        on_no_server: config.on_no_server,
+        on_stray: config.on_stray,
+        servers,
+        seed,
+    };
+    let service = Arc::new(Service::new(config, Box::new(scheduler)));
+    Ok(Seat::new(service, first, probation))
 }
 
 fn terms(service: &ServiceConfig) -> Terms {
@@ -283,18 +226,21 @@ fn load_modules<'c>(
 
 fn load_plugin(plugin: &PluginConfig, host: &Host) -> Result<Module, MisfitCause> {
     let limits = Limits { memory: plugin.memory_max, fuel: plugin.fuel, ..Limits::default() };
-    let Some(wanted) = plugin.sha256 else {
-        return Ok(host.load(Source::File(&plugin.file), limits)?);
-    };
     // Read once: what was hashed is what runs.
     let octets = read_at_most(&plugin.file, limits.module)
         .map_err(|source| LoadError::Read { path: plugin.file.clone(), source })?;
-    let found = Sha256::digest(&octets);
-    if found.as_slice() != wanted.as_slice() {
-        let found = found.iter().map(|octet| format!("{octet:02x}")).collect();
-        return Err(MisfitCause::Hash { found });
+    if let Some(wanted) = plugin.sha256 {
+        let found: [u8; 32] = Sha256::digest(&octets).into();
+        if found != wanted {
+            return Err(MisfitCause::Hash { found: hex(&found) });
+        }
     }
     Ok(host.load(Source::Octets { name: &plugin.name, octets: &octets }, limits)?)
+}
+
+/// A hash in hexadecimal digits.
+pub(crate) fn hex(hash: &[u8]) -> String {
+    hash.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -325,25 +271,6 @@ services:
             .flat_map(|service| service.servers().iter().map(|server| server.id()))
             .collect();
         assert_eq!(servers.len(), 3);
-    }
-
-    #[test]
-    fn seat_goes_to_another_plugin_and_stays_with_it_when_a_third_fails() {
-        let host = Host::new().unwrap();
-        let deployment = Deployment::new(&config(TWO_SERVICES), &host, || 0).unwrap();
-        let [seat, other] = &deployment.seats[..] else { panic!("two services") };
-        assert_eq!(seat.occupant().name, "rr");
-
-        let wlc = host.load(Source::BuiltIn("wlc"), Limits::default()).unwrap();
-        seat.replace("wlc", &wlc, None).unwrap();
-        let occupant = seat.occupant();
-        assert_eq!(occupant.name, "wlc");
-
-        let refusal = seat.replace("rr", &wlc, Some("{}")).unwrap_err();
-        assert!(matches!(refusal, InstanceError::ConfigRefused { .. }), "{refusal}");
-        assert_eq!(seat.occupant().name, "wlc");
-        assert!(Arc::ptr_eq(&seat.occupant().counters, &occupant.counters));
-        assert_eq!(other.occupant().name, "rr");
     }
 
     #[test]

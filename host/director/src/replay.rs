@@ -15,8 +15,9 @@ use wvs_plugin::{Host, HostError};
 use crate::capture::{CaptureError, CaptureReader, CaptureWriter, RECORD_OCTETS_MAX};
 use crate::config::Config;
 use crate::control::snapshot::{ConnectionsSnapshot, PacketsSnapshot, ServiceSnapshot};
-use crate::deployment::{Deployment, Misfit, Seat};
+use crate::deployment::{Deployment, Misfit};
 use crate::run::director_config;
+use crate::seat::Seat;
 
 /// Seed of everything that is random in a running director.
 const SEED: u64 = 1;

@@ -13,15 +13,16 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval};
 use wvs_core::director::{Director, DirectorConfig};
-use wvs_plugin::{Host, HostError, InstanceError, Limits, LoadError, Source};
+use wvs_plugin::{Host, HostError, Limits, LoadError, Source};
 
 use crate::clock::Clock;
 use crate::config::{Config, ForwardingConfig, RoutingMode};
 use crate::control::snapshot::{DeviceSnapshot, ServicesSnapshot, StatsSnapshot};
 use crate::control::{Answers, ClaimError, ControlServer, ControlSocket};
-use crate::deployment::{Deployment, Misfit, Seat};
+use crate::deployment::{Deployment, Misfit};
 use crate::device::{Device, DeviceCounters, DeviceError, DeviceNeeds, Offload, PacketLoop};
 use crate::route::{self, Follower, RouteError, RouteNeeds, Routing};
+use crate::seat::{Generation, Seat, SeatError, Swapped};
 
 /// The version in listings and answers.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -64,9 +65,9 @@ pub enum ReplaceError {
     /// The file is no plugin.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The plugin does not work for the service.
+    /// The plugin does not get the service.
     #[error(transparent)]
-    Instance(#[from] InstanceError),
+    Seat(#[from] SeatError),
     /// A bug of ours.
     #[error("loading the plugin panicked: this is a bug in wvs, please report the message above")]
     Panicked(#[from] JoinError),
@@ -265,7 +266,7 @@ impl Running {
         replacement: Replacement,
         config: Option<String>,
         limits: Limits,
-    ) -> Result<(), ReplaceError> {
+    ) -> Result<Swapped, ReplaceError> {
         let index = self
             .seats()
             .iter()
@@ -279,8 +280,8 @@ impl Running {
                 Replacement::Octets { name, octets } => Source::Octets { name, octets },
             };
             let module = host.load(source, limits)?;
-            state.seats[index].replace(module.name(), &module, config.as_deref())?;
-            Ok(())
+            let config = config.map(Arc::from);
+            Ok(state.seats[index].swap(Generation { module, config })?)
         })
         .await?
     }

@@ -51,6 +51,7 @@ const DEFAULT_SCHEDULER: &str = "wlc";
 const DEFAULT_CONNECTIONS: usize = 1_048_576;
 const DEFAULT_HALF_OPEN: usize = 65_536;
 const DEFAULT_REPLIES: u32 = 1_000;
+const DEFAULT_PROBATION: u64 = 1_000;
 const DEFAULT_PLUGIN_MEMORY: usize = 16 << 20;
 const DEFAULT_PLUGIN_FUEL: u64 = 1_000_000;
 
@@ -385,7 +386,11 @@ fn read_service(
     let address = read_address(reader, fields, seen, protocol, vip, port);
     let scheduler = match fields.get("scheduler") {
         Some(field) => read_scheduler(reader, &field, plugins),
-        None => Some(SchedulerConfig { plugin: DEFAULT_SCHEDULER.to_owned(), config: None }),
+        None => Some(SchedulerConfig {
+            plugin: DEFAULT_SCHEDULER.to_owned(),
+            config: None,
+            probation: DEFAULT_PROBATION,
+        }),
     };
     let forwarding = forwarding::read(reader, fields, vip, |reader, field| {
         let address = read_address_beside(reader, field, vip, "use an address of the director's")?;
@@ -493,7 +498,7 @@ fn read_scheduler(
 ) -> Option<SchedulerConfig> {
     if !matches!(field.node.value, Value::Mapping(_)) {
         let plugin = read_scheduler_name(reader, field, plugins)?;
-        return Some(SchedulerConfig { plugin, config: None });
+        return Some(SchedulerConfig { plugin, config: None, probation: DEFAULT_PROBATION });
     }
     let fields = reader.fields(field, &keys::SCHEDULER)?;
     let plugin = fields
@@ -503,7 +508,7 @@ fn read_scheduler(
         Some(field) => Some(read_plugin_config(reader, &field)?),
         None => None,
     };
-    Some(SchedulerConfig { plugin: plugin?, config })
+    Some(SchedulerConfig { plugin: plugin?, config, probation: DEFAULT_PROBATION })
 }
 
 fn read_scheduler_name(

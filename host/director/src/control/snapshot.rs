@@ -11,8 +11,9 @@ use wvs_core::real_server::RealServer;
 use wvs_core::service::SchedulingCounters;
 use wvs_core::stats::TrafficTotals;
 use wvs_core::verdict::DropReason;
+use wvs_plugin::PluginReport;
 
-use crate::deployment::{Occupant, Seat};
+use crate::seat::Seat;
 
 /// Answer to `GET /v1/services`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -248,7 +249,7 @@ impl From<&Seat> for ServiceSnapshot {
             protocol: address.protocol.to_string(),
             vip: address.vip,
             port: address.port,
-            scheduler: (&seat.occupant()).into(),
+            scheduler: (&seat.plugin()).into(),
             scheduling: service.counters().into(),
             traffic: totals.into(),
             pool: service.terms().pool().map(Into::into),
@@ -267,10 +268,10 @@ impl From<&Pool> for PoolSnapshot {
     }
 }
 
-impl From<&Occupant> for SchedulerSnapshot {
-    fn from(Occupant { name, counters }: &Occupant) -> Self {
+impl From<&PluginReport> for SchedulerSnapshot {
+    fn from(PluginReport { name, counters, .. }: &PluginReport) -> Self {
         Self {
-            name: name.clone(),
+            name: name.to_string(),
             picks: counters.picks(),
             no_server: counters.no_server(),
             defers: counters.defers(),

@@ -9,7 +9,7 @@ use wvs_core::pool::Pool;
 use wvs_core::verdict::DropReason;
 
 use super::State;
-use crate::deployment::Seat;
+use crate::seat::Seat;
 
 /// Between two looks at the counters.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -105,7 +105,7 @@ impl ServiceSums {
     fn of(seat: &Seat) -> Self {
         let counters = seat.service().counters();
         Self {
-            faults: seat.occupant().counters.faults(),
+            faults: seat.plugin().counters.faults(),
             fallback: counters.fallback.get(),
             no_server: counters.no_server.get(),
             pool_exhausted: seat.service().terms().pool().map_or(0, Pool::exhausted),
@@ -117,11 +117,11 @@ impl ServiceSums {
         let faults = self.faults.saturating_sub(last.faults);
         let fallback = self.fallback.saturating_sub(last.fallback);
         if faults > 0 {
-            let plugin = seat.occupant();
+            let plugin = seat.plugin();
             let latest = plugin.counters.last_fault().map(|fault| fault.to_string());
             tracing::warn!(
                 service,
-                plugin = plugin.name,
+                plugin = &*plugin.name,
                 faults,
                 fallback,
                 latest,
