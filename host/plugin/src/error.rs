@@ -274,6 +274,30 @@ pub enum InstanceError {
     },
 }
 
+/// Why a file cannot be read as a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RecordingError {
+    /// It is something else.
+    #[error("this is no recording; `wvs plugin record SERVICE -o FILE` makes one")]
+    NoRecording,
+    /// It is one of another version.
+    #[error("this recording is of another version of wvs; use the one that made it")]
+    Version,
+    /// It ends too early.
+    #[error("the recording ends within segment {segment}; it was not copied whole")]
+    CutOff {
+        /// The segment's number, from 0.
+        segment: usize,
+    },
+    /// A segment cannot be understood.
+    #[error("segment {segment} of the recording is damaged")]
+    Broken {
+        /// The segment's number, from 0.
+        segment: usize,
+    },
+}
+
 /// Why a region that the plugin named cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]

@@ -16,6 +16,7 @@ use crate::fault::Fault;
 use crate::guest::Guest;
 use crate::limits::{CONFIG_MAX, Limits, REASON_MAX};
 use crate::module::Module;
+use crate::recording::Snapshot;
 use crate::table::ServerTable;
 use crate::text::{EXPLANATION_MAX, printable};
 
@@ -51,6 +52,12 @@ pub struct Instance {
 
 /// Octets that a plugin is asked for to save its state in, until it has them.
 const STATE_CAPACITIES: [u32; 3] = [STATE_OCTETS_MAX, 4_096, 512];
+
+/// Octets of a memory that are looked at together for being 0.
+const PART: usize = 1 << 10;
+
+/// Octets by which a memory grows.
+const PAGE: usize = 64 << 10;
 
 /// An array of records in the plugin's memory.
 #[derive(Clone, Copy, Default)]
@@ -185,6 +192,12 @@ impl Instance {
         self.tick.is_some()
     }
 
+    /// Whether it reads the counts of the servers.
+    #[must_use]
+    pub fn reads_counters(&self) -> bool {
+        self.caps & caps::COUNTERS != 0
+    }
+
     /// Whether it wants [signals](Self::set_signals) before each decision and each tick.
     #[inline]
     #[must_use]
@@ -295,6 +308,57 @@ impl Instance {
         octets.copy_from_slice(state);
         let len = u32::try_from(state.len()).unwrap_or(u32::MAX);
         Ok(self.call(export::STATE_LOAD, &load, len, self.limits.fuel)? == 0)
+    }
+
+    /// All that the plugin remembers in its memory.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let memory = self.memory.data(&self.store);
+        let is_empty = |part: &&[u8]| part.iter().all(|octet| *octet == 0);
+        let mut parts: Vec<(u32, Vec<u8>)> = Vec::new();
+        for (number, part) in (0..).zip(memory.chunks(PART)) {
+            if !is_empty(&part) {
+                parts.push((number * u32::try_from(PART).unwrap_or(0), part.to_vec()));
+            }
+        }
+        let request = Resident { at: self.request_at, capacity: Request::SIZE };
+        let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let place = |region: Resident| (number(region.at), number(region.capacity));
+        Snapshot {
+            size: number(memory.len()),
+            parts,
+            regions: [request, self.servers, self.info, self.signals].map(place),
+        }
+    }
+
+    /// Puts the plugin where another instance was when `snapshot` was taken of it, with the table
+    /// that it had. Whether that could be done.
+    pub(crate) fn restore(&mut self, snapshot: &Snapshot, table: &ServerTable) -> bool {
+        let size = snapshot.size as usize;
+        let missing = size.saturating_sub(self.memory()).div_ceil(PAGE);
+        if missing > 0 && self.memory.grow(&mut self.store, missing as u64).is_err() {
+            return false;
+        }
+        let memory = self.memory.data_mut(&mut self.store);
+        let is_within = |at: u32, len: usize| (at as usize).saturating_add(len) <= memory.len();
+        if !snapshot.regions.iter().all(|(at, capacity)| is_within(*at, *capacity as usize))
+            || !snapshot.parts.iter().all(|(at, octets)| is_within(*at, octets.len()))
+            || snapshot.regions[0].1 as usize != Request::SIZE
+            || table.servers.len().saturating_mul(Server::SIZE) > snapshot.regions[1].1 as usize
+        {
+            return false;
+        }
+        memory.fill(0);
+        for (at, octets) in &snapshot.parts {
+            memory[*at as usize..][..octets.len()].copy_from_slice(octets);
+        }
+        let resident =
+            |(at, capacity): (u32, u32)| Resident { at: at as usize, capacity: capacity as usize };
+        let [request, servers, info, signals] = snapshot.regions.map(resident);
+        self.request_at = request.at;
+        (self.servers, self.info, self.signals) = (servers, info, signals);
+        self.weights.clear();
+        self.weights.extend(table.servers.iter().map(|server| server.weight));
+        true
     }
 
     /// The largest region for a state that the plugin has, of a few sizes: most need little.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use wvs_abi::{Request, connect_failed, event};
+use wvs_abi::{Request, Signals, connect_failed, event};
 use wvs_core::event::{Event, EventKind};
 use wvs_core::real_server::RealServer;
 use wvs_core::scheduler::Pick;
@@ -16,6 +16,8 @@ use crate::instance::Instance;
 use crate::module::Module;
 use crate::quarantine::{Conduct, Consequence};
 use crate::rebuild::Rebuild;
+use crate::recorder::Recorder;
+use crate::recording::Subject;
 use crate::table::ServerTable;
 
 /// A plugin with its configuration at one virtual service.
@@ -30,15 +32,27 @@ pub(crate) struct Plugin {
     table: Arc<ServerTable>,
     conduct: Conduct,
     counters: Arc<PluginCounters>,
+    recorder: Option<Arc<Recorder>>,
+    /// What the latest decision was shown, while it is recorded.
+    shown: Shown,
     /// When it is to tick next.
     tick_due_ms: Option<u64>,
     /// The latest request's time, for faults that happen without one.
     now_ms: u64,
     service_id: u32,
+    /// Whether an instance of it ever did anything but learn of its servers.
+    has_worked: bool,
 }
 
 /// Milliseconds until a plugin without an instance, or one that failed at it, is to tick again.
 const TICK_RETRY_MS: u64 = 100;
+
+/// What a plugin is shown of its servers for one decision.
+#[derive(Default)]
+struct Shown {
+    counts: Vec<(u32, u32)>,
+    signals: Vec<Signals>,
+}
 
 /// Who answers.
 #[expect(clippy::large_enum_variant, reason = "one a service, and on the way of each decision")]
@@ -67,6 +81,36 @@ impl Answer {
         match self {
             Self::Pick(pick) => pick,
             Self::Fault | Self::Unavailable => Pick::Defer,
+        }
+    }
+}
+
+impl Shown {
+    /// One decision that is recorded, with exactly what the plugin was shown for it.
+    #[cold]
+    fn schedule(
+        &mut self,
+        instance: &mut Instance,
+        request: &Request,
+        servers: &[Arc<RealServer>],
+        recorder: &Recorder,
+    ) -> Result<Pick, Fault> {
+        self.take_signals(instance, servers);
+        instance.set_signals(self.signals.iter().copied());
+        self.counts.clear();
+        if instance.reads_counters() {
+            self.counts.extend(servers.iter().map(|server| (server.active(), server.inactive())));
+        }
+        let picked = instance.schedule(request, self.counts.iter().copied());
+        recorder.decision(request, &self.counts, &self.signals, picked.as_ref().ok().copied());
+        picked
+    }
+
+    /// The signals of the moment, if the plugin wants any.
+    fn take_signals(&mut self, instance: &Instance, servers: &[Arc<RealServer>]) {
+        self.signals.clear();
+        if instance.wants_signals() {
+            self.signals.extend(servers.iter().map(|server| server.signals()));
         }
     }
 }
@@ -100,8 +144,11 @@ impl Plugin {
             table: Arc::new(table),
             conduct: Conduct::default(),
             counters,
+            recorder: None,
+            shown: Shown::default(),
             now_ms: 0,
             service_id: 0,
+            has_worked: false,
         })
     }
 
@@ -143,6 +190,7 @@ impl Plugin {
     pub(crate) fn schedule(&mut self, request: &Request, servers: &[Arc<RealServer>]) -> Answer {
         self.now_ms = request.now_ms;
         self.service_id = request.service_id;
+        self.has_worked = true;
         if servers.len() != self.table.servers.len() {
             self.replace_table(servers);
         }
@@ -153,6 +201,17 @@ impl Plugin {
             self.counters.count_unavailable();
             return Answer::Unavailable;
         };
+        if let Some(recorder) = &self.recorder {
+            let recorder = Arc::clone(recorder);
+            let picked = self.shown.schedule(instance, request, servers, &recorder);
+            let answer = self.conclude(picked, None);
+            if recorder.is_turn_due()
+                && let Seat::Taken(instance) = &self.seat
+            {
+                recorder.turn(self.subject(), instance.snapshot());
+            }
+            return answer;
+        }
         if instance.wants_signals() {
             instance.set_signals(servers.iter().map(|server| server.signals()));
         }
@@ -160,7 +219,15 @@ impl Plugin {
         // What the clock says is only counted: no answer depends on it.
         let start = self.counters.is_to_be_timed().then(Instant::now);
         let picked = instance.schedule(request, counts);
-        self.counters.count_fuel(instance.fuel_used());
+        self.conclude(picked, start)
+    }
+
+    /// Counts a decision, and draws the consequences if it is a fault.
+    #[inline]
+    fn conclude(&mut self, picked: Result<Pick, Fault>, start: Option<Instant>) -> Answer {
+        if let Seat::Taken(instance) = &self.seat {
+            self.counters.count_fuel(instance.fuel_used());
+        }
         if let Some(start) = start {
             self.counters.count_time(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
         }
@@ -187,10 +254,40 @@ impl Plugin {
             return;
         }
         self.table = table;
-        if let Seat::Taken(instance) = &mut self.seat
-            && let Err(fault) = instance.set_servers(&self.table)
-        {
-            self.fail(&fault);
+        if let Seat::Taken(instance) = &mut self.seat {
+            if let Some(recorder) = &self.recorder {
+                recorder.servers(&self.table);
+            }
+            if let Err(fault) = instance.set_servers(&self.table) {
+                self.fail(&fault);
+            }
+        }
+    }
+
+    /// Has everything recorded from here on, or nothing. One that has not decided yet is recorded
+    /// from its beginning.
+    pub(crate) fn record(&mut self, recorder: Option<Arc<Recorder>>) {
+        self.recorder = recorder;
+        let (Some(recorder), Seat::Taken(instance)) = (&self.recorder, &self.seat) else { return };
+        if self.has_worked {
+            recorder.join(self.subject(), instance.snapshot(), &self.table);
+        } else {
+            recorder.begin(self.subject(), &self.table);
+        }
+    }
+
+    /// What identifies it in a recording.
+    fn subject(&self) -> Subject {
+        let limits = self.module.limits();
+        Subject {
+            service_id: self.service_id,
+            generation: self.generation,
+            name: self.module.name().to_owned(),
+            sha256: *self.module.sha256(),
+            config: self.config.as_deref().map(str::to_owned),
+            memory_max: u64::try_from(limits.memory).unwrap_or(u64::MAX),
+            fuel: limits.fuel,
+            setup_fuel: limits.setup_fuel,
         }
     }
 
@@ -216,6 +313,10 @@ impl Plugin {
             EventKind::Unanswered => (event::CONNECT_FAILED, connect_failed::UNANSWERED),
         };
         self.counters.count_event();
+        self.has_worked = true;
+        if let Some(recorder) = &self.recorder {
+            recorder.event(kind, index, argument);
+        }
         if let Err(fault) = instance.event(kind, index, argument) {
             self.fail(&fault);
         }
@@ -233,10 +334,13 @@ impl Plugin {
             self.tick_due_ms = Some(now_ms.saturating_add(TICK_RETRY_MS));
             return self.tick_due_ms;
         };
-        if instance.wants_signals() {
-            instance.set_signals(servers.iter().map(|server| server.signals()));
-        }
+        self.shown.take_signals(instance, servers);
+        instance.set_signals(self.shown.signals.iter().copied());
         self.counters.count_tick();
+        self.has_worked = true;
+        if let Some(recorder) = &self.recorder {
+            recorder.tick(request, &self.shown.signals);
+        }
         match instance.tick(request) {
             Ok(wish) => self.tick_due_ms = wish.map(|pause| now_ms.saturating_add(pause.into())),
             Err(fault) => {
@@ -262,7 +366,14 @@ impl Plugin {
     /// Takes what its predecessor saved. Whether it means something to it.
     pub(crate) fn load_state(&mut self, state: &[u8]) -> Result<bool, Fault> {
         match &mut self.seat {
-            Seat::Taken(instance) => instance.load_state(state),
+            Seat::Taken(instance) => {
+                let is_taken = instance.load_state(state)?;
+                if let Some(recorder) = &self.recorder {
+                    recorder.state(state, is_taken);
+                }
+                self.has_worked = true;
+                Ok(is_taken)
+            }
             Seat::Promised(..) | Seat::Empty => Ok(false),
         }
     }
@@ -310,6 +421,9 @@ impl Plugin {
             instance.count_lines(&self.counters);
             self.tick_due_ms = instance.has_tick().then_some(0);
             self.seat = Seat::Taken(instance);
+            if let Some(recorder) = &self.recorder {
+                recorder.begin(self.subject(), table);
+            }
         } else {
             self.order(Some(instance));
         }

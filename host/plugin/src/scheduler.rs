@@ -15,6 +15,7 @@ use crate::error::InstanceError;
 use crate::fault::Fault;
 use crate::module::Module;
 use crate::plugin::{Answer, Plugin};
+use crate::recorder::Recorder;
 use crate::table::ServerTable;
 use crate::trial::{Trial, TrialLimits, TrialReport};
 
@@ -32,6 +33,7 @@ pub struct WasmScheduler {
     /// Who gave the last answer.
     answered: u16,
     rollback: Option<Rollback>,
+    recorder: Option<Arc<Recorder>>,
 }
 
 /// The time in which a plugin's predecessor is kept at hand.
@@ -88,7 +90,7 @@ impl WasmScheduler {
     ) -> Result<Self, InstanceError> {
         let plugin = Plugin::new(module, config, table)?;
         let answered = plugin.generation();
-        Ok(Self { plugin, probation: None, trial: None, answered, rollback: None })
+        Ok(Self { plugin, probation: None, trial: None, answered, rollback: None, recorder: None })
     }
 
     /// The same under a number of its own at the service, 1 or more, which connections remember.
@@ -153,17 +155,20 @@ impl WasmScheduler {
     ) -> Result<Succession, Fault> {
         next.plugin.servers_changed(servers);
         let state = self.plugin.save_state();
+        next.plugin.record(self.recorder.clone());
         let is_state_carried = match &state {
             Some(state) => match next.plugin.load_state(state) {
                 Ok(is_taken) => is_taken,
                 Err(fault) => {
                     next.plugin.dispose();
+                    self.plugin.record(self.recorder.clone());
                     return Err(fault);
                 }
             },
             None => false,
         };
-        let old = std::mem::replace(&mut self.plugin, next.plugin);
+        let mut old = std::mem::replace(&mut self.plugin, next.plugin);
+        old.record(None);
         self.answered = self.plugin.generation();
         self.end_trial();
         self.end_probation();
@@ -174,6 +179,19 @@ impl WasmScheduler {
             old.dispose();
         }
         Ok(Succession { is_state_carried })
+    }
+
+    /// Has everything that the plugin at work is told and answers recorded, whichever plugin that
+    /// will be; or nothing any more.
+    pub fn record(&mut self, recorder: Option<Arc<Recorder>>) {
+        self.recorder = recorder;
+        self.plugin.record(self.recorder.clone());
+    }
+
+    /// Where it is recorded.
+    #[must_use]
+    pub fn recorder(&self) -> Option<&Arc<Recorder>> {
+        self.recorder.as_ref()
     }
 
     /// Forgets the plugin's faults and starts it anew.
@@ -208,7 +226,9 @@ impl WasmScheduler {
     /// first `probation` decisions. Whether there was a trial.
     pub fn promote(&mut self, probation: u64) -> bool {
         let Some(trial) = self.trial.take() else { return false };
-        let old = std::mem::replace(&mut self.plugin, trial.into_candidate());
+        let mut old = std::mem::replace(&mut self.plugin, trial.into_candidate());
+        old.record(None);
+        self.plugin.record(self.recorder.clone());
         self.end_probation();
         if probation > 0 {
             self.probation =
@@ -237,6 +257,7 @@ impl WasmScheduler {
         if answer == Answer::Fault {
             probation.predecessor.servers_changed(servers);
             let failed = std::mem::replace(&mut self.plugin, probation.predecessor);
+            self.plugin.record(self.recorder.clone());
             let fault = failed.counters().last_fault();
             let (from, to) = (failed.generation(), self.plugin.generation());
             let plugin = failed.module().name();

@@ -2,9 +2,14 @@
 //! built-in ones decide in wasm as they do natively.
 
 mod built_ins;
+mod callbacks;
 mod faults;
 mod guide;
+mod imports;
+mod recorder;
 mod refused;
+mod succession;
+mod trial;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -34,6 +39,28 @@ fn octets(name: &str) -> Vec<u8> {
 
 fn load(name: &str) -> Result<Module, LoadError> {
     HOST.load(Source::Octets { name, octets: &octets(name) }, Limits::default())
+}
+
+/// A module of the contract with `schedule` as the body of `wvs_schedule` (parameter `$n`) and
+/// `rest` beside it. Regions are 8 KiB each from address 8192 on, that of a state at 131072.
+fn module_of(rest: &str, schedule: &str) -> Vec<u8> {
+    let text = format!(
+        r#"(module
+            {rest}
+            (memory (export "memory") 4)
+            (func (export "wvs_abi") (result i32) (i32.const 0x10000))
+            (func (export "wvs_region") (param $kind i32) (param $size i32) (result i32)
+                (if (i32.eq (local.get $kind) (i32.const 3))
+                    (then (return (i32.const 131072))))
+                (i32.mul (i32.add (local.get $kind) (i32.const 1)) (i32.const 8192)))
+            (func (export "wvs_schedule") (param $n i32) (result i32) {schedule}))"#
+    );
+    wat::parse_str(text).unwrap()
+}
+
+fn load_of(rest: &str, schedule: &str) -> Module {
+    let octets = module_of(rest, schedule);
+    HOST.load(Source::Octets { name: "made", octets: &octets }, Limits::default()).unwrap()
 }
 
 /// Real servers by weight, with the identities 1, 2, 3 ..
