@@ -8,6 +8,7 @@ mod icmp_errors;
 mod malformed;
 mod memo;
 mod nat;
+mod observed;
 mod partial_checksums;
 mod properties;
 mod stories;
