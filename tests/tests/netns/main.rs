@@ -29,6 +29,7 @@ mod director;
 mod full_nat;
 mod host;
 mod host_state;
+mod hot_swap;
 mod offload;
 mod path_mtu;
 mod plugins;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
         connections::trials(),
         schedulers::trials(),
         plugins::trials(),
+        hot_swap::trials(),
         offload::trials(),
         routing::trials(),
         full_nat::trials(),
