@@ -30,7 +30,7 @@ const FOREIGN_VARIABLES: [&str; 8] = [
 fn main() {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let out = PathBuf::from(variable("OUT_DIR"));
-    for source in ["Cargo.toml", "rust-toolchain.toml", "sdk/abi", "sdk/rust"] {
+    for source in ["Cargo.toml", "rust-toolchain.toml", "sdk/abi", "sdk/config", "sdk/rust"] {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
     let plugins = workspace.join("plugins");

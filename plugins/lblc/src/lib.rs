@@ -26,7 +26,7 @@
 use core::num::NonZeroU32;
 
 use serde::Deserialize;
-use wvs_sdk::{Affinity, Pick, Request, Roster, Scheduler, Server, State, caps, config, load};
+use wvs_sdk::{Affinity, Pick, Request, Roster, Scheduler, Server, State, caps, load};
 
 /// Addresses that are remembered at most.
 const ADDRESSES_MAX: usize = 512;
@@ -60,7 +60,8 @@ impl Scheduler for LocalityBased {
     const CAPS: u32 = caps::COUNTERS;
 
     fn new(text: &str) -> Result<Self, String> {
-        let Config { expiration } = config("lblc takes `expiration`, seconds from 1 up", text)?;
+        let Config { expiration } =
+            wvs_config::read("lblc takes `expiration`, seconds from 1 up", text)?;
         let expiration_ms = u64::from(expiration.get()) * 1000;
         let addresses = Affinity::new(ADDRESSES_MAX, expiration_ms);
         Ok(Self { addresses, servers: Roster::default() })
@@ -106,8 +107,7 @@ mod tests {
 
     /// Servers by weight and active connections, with the identities 1, 2, 3 ..
     fn servers(list: &[(u32, u32)]) -> Vec<Server> {
-        let server =
-            |(id, &(weight, active))| Server { id, weight, active, ..Server::default() };
+        let server = |(id, &(weight, active))| Server { id, weight, active, ..Server::default() };
         (1..).zip(list).map(server).collect()
     }
 
@@ -119,11 +119,11 @@ mod tests {
 
     /// Picks for virtual addresses and loads in turn, a millisecond apart.
     fn picks(lblc: &mut LocalityBased, steps: &[(u8, &[(u32, u32)])]) -> Vec<Option<usize>> {
-        let pick = |(now_ms, &(vip, list)): (u64, &(u8, &[(u32, u32)]))| {
-            match lblc.schedule(&request(vip, now_ms), &servers(list)) {
-                Pick::Server(index) => Some(index),
-                _ => None,
-            }
+        let pick = |(now_ms, &(vip, list)): (u64, &(u8, &[(u32, u32)]))| match lblc
+            .schedule(&request(vip, now_ms), &servers(list))
+        {
+            Pick::Server(index) => Some(index),
+            _ => None,
         };
         (0..).zip(steps).map(pick).collect()
     }

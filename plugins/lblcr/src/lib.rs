@@ -30,7 +30,7 @@ use core::num::NonZeroU32;
 use std::net::IpAddr;
 
 use serde::Deserialize;
-use wvs_sdk::{Affinity, Pick, Request, Roster, Scheduler, Server, State, caps, config, load};
+use wvs_sdk::{Affinity, Pick, Request, Roster, Scheduler, Server, State, caps, load};
 
 /// Addresses that are remembered at most.
 const ADDRESSES_MAX: usize = 512;
@@ -146,7 +146,8 @@ impl Scheduler for LocalityBasedReplicated {
     const CAPS: u32 = caps::COUNTERS;
 
     fn new(text: &str) -> Result<Self, String> {
-        let Config { expiration } = config("lblcr takes `expiration`, seconds from 1 up", text)?;
+        let Config { expiration } =
+            wvs_config::read("lblcr takes `expiration`, seconds from 1 up", text)?;
         let expiration_ms = u64::from(expiration.get()) * 1000;
         let addresses = Affinity::new(ADDRESSES_MAX, expiration_ms);
         Ok(Self { addresses, servers: Roster::default(), expiration_ms })
@@ -208,8 +209,7 @@ mod tests {
 
     /// Servers by weight and active connections, with the identities 1, 2, 3 ..
     fn servers(list: &[(u32, u32)]) -> Vec<Server> {
-        let server =
-            |(id, &(weight, active))| Server { id, weight, active, ..Server::default() };
+        let server = |(id, &(weight, active))| Server { id, weight, active, ..Server::default() };
         (1..).zip(list).map(server).collect()
     }
 
@@ -226,7 +226,11 @@ mod tests {
     }
 
     /// Picks for the one virtual address at a time and loads.
-    fn pick(lblcr: &mut LocalityBasedReplicated, now_ms: u64, list: &[(u32, u32)]) -> Option<usize> {
+    fn pick(
+        lblcr: &mut LocalityBasedReplicated,
+        now_ms: u64,
+        list: &[(u32, u32)],
+    ) -> Option<usize> {
         match lblcr.schedule(&request(1, now_ms), &servers(list)) {
             Pick::Server(index) => Some(index),
             _ => None,

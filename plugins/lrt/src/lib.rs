@@ -176,8 +176,7 @@ mod tests {
 
     /// Servers by weight and active connections, with the identities 1, 2, 3 ..
     fn servers(list: &[(u32, u32)]) -> Vec<Server> {
-        let server =
-            |(id, &(weight, active))| Server { id, weight, active, ..Server::default() };
+        let server = |(id, &(weight, active))| Server { id, weight, active, ..Server::default() };
         (1..).zip(list).map(server).collect()
     }
 
@@ -241,7 +240,11 @@ mod tests {
     fn unmeasured_server_counts_as_the_fastest() {
         let mut bench = Bench::new(&[100, 0, 200]);
         assert_eq!(bench.pick(&[(1, 1), (1, 0), (1, 0)]), Pick::Server(1));
-        assert_eq!(bench.pick(&[(1, 1), (1, 1), (1, 0)]), Pick::Server(0), "no more than its share");
+        assert_eq!(
+            bench.pick(&[(1, 1), (1, 1), (1, 0)]),
+            Pick::Server(0),
+            "no more than its share"
+        );
         bench.signals[1].connect_us = 500;
         assert_eq!(bench.pick(&[(1, 1), (1, 0), (1, 0)]), Pick::Server(0), "once it is measured");
     }

@@ -27,7 +27,7 @@
 mod siphash;
 
 use serde::Deserialize;
-use wvs_sdk::{Pick, Request, Roster, Scheduler, Server, ServerInfo, caps, config, hash, load};
+use wvs_sdk::{Pick, Request, Roster, Scheduler, Server, ServerInfo, caps, hash, load};
 
 /// A prime, so that every skip leads through all slots.
 const SLOTS: u16 = 4093;
@@ -134,22 +134,13 @@ impl MaglevHashing {
             }
         }
     }
-
-    /// What of the client decides, as one word.
-    fn client(&self, request: &Request) -> u32 {
-        const TCP: u8 = 6;
-        const UDP: u8 = 17;
-        let has_port = matches!(request.protocol, TCP | UDP);
-        let port = if self.config.port && has_port { request.client_port } else { 0 };
-        hash::fold(request.client()).wrapping_add(port.into())
-    }
 }
 
 impl Scheduler for MaglevHashing {
     const CAPS: u32 = caps::PURE | caps::SERVER_INFO;
 
     fn new(text: &str) -> Result<Self, String> {
-        let config = config("mh takes `fallback` and `port`, each true or false", text)?;
+        let config = wvs_config::read("mh takes `fallback` and `port`, each true or false", text)?;
         Ok(Self { config, addresses: Vec::new(), weights: Vec::new(), slots: Vec::new() })
     }
 
@@ -164,10 +155,9 @@ impl Scheduler for MaglevHashing {
     }
 
     fn schedule(&mut self, request: &Request, servers: &[Server]) -> Pick {
-        let client = self.client(request);
-        let slot = |offset: u16| {
-            modulo(siphash::FIRST.of(client.wrapping_add(offset.into())), SLOTS)
-        };
+        let client = hash::client(request, self.config.port);
+        let slot =
+            |offset: u16| modulo(siphash::FIRST.of(client.wrapping_add(offset.into())), SLOTS);
         let owner = |slot: u16| {
             let index = usize::from(*self.slots.get(usize::from(slot))?);
             servers.get(index)?.is_available().then_some(index)
@@ -240,9 +230,8 @@ mod tests {
 
     #[test]
     fn clients_have_the_slots_they_have_in_lvs() {
-        let (mh, _) = started("", &[]);
         for (client, expected) in [("10.0.0.1", 3711), ("10.0.0.2", 1884), ("192.0.2.1", 2891)] {
-            let word = mh.client(&request(client.parse().unwrap()));
+            let word = hash::client(&request(client.parse().unwrap()), false);
             assert_eq!(modulo(siphash::FIRST.of(word), SLOTS), expected, "{client}");
         }
     }
@@ -345,8 +334,6 @@ mod tests {
             }
         }
         assert!(picked.into_iter().all(|count| count > 70), "{picked:?}");
-        let echo = |client_port| Request { client_port, protocol: 1, ..request };
-        assert_eq!(mh.client(&echo(1)), mh.client(&echo(2)), "an echo request has no port");
     }
 
     #[test]

@@ -27,8 +27,7 @@ impl Scheduler for WeightedOverflow {
     }
 
     fn schedule(&mut self, _request: &Request, servers: &[Server]) -> Pick {
-        let has_room =
-            |server: &Server| server.is_available() && server.active <= server.weight;
+        let has_room = |server: &Server| server.is_available() && server.active <= server.weight;
         let with_room = servers.iter().enumerate().filter(|(_, server)| has_room(server));
         // Backwards, because the last of equals counts as the greatest.
         let best = with_room.rev().max_by_key(|(_, server)| server.weight);

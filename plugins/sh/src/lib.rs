@@ -29,7 +29,7 @@
 //! one server.
 
 use serde::Deserialize;
-use wvs_sdk::{Pick, Request, Scheduler, Server, caps, config, hash};
+use wvs_sdk::{Pick, Request, Scheduler, Server, caps, hash};
 
 const BUCKETS: usize = 256;
 
@@ -65,11 +65,7 @@ impl SourceHashing {
 
     /// The client's bucket.
     fn home(&self, request: &Request) -> u8 {
-        const TCP: u8 = 6;
-        const UDP: u8 = 17;
-        let has_port = matches!(request.protocol, TCP | UDP);
-        let port = if self.config.port && has_port { request.client_port } else { 0 };
-        hash::bucket(hash::fold(request.client()).wrapping_add(port.into()))
+        hash::bucket(hash::client(request, self.config.port))
     }
 }
 
@@ -77,7 +73,7 @@ impl Scheduler for SourceHashing {
     const CAPS: u32 = caps::PURE;
 
     fn new(text: &str) -> Result<Self, String> {
-        let config = config("sh takes `fallback` and `port`, each true or false", text)?;
+        let config = wvs_config::read("sh takes `fallback` and `port`, each true or false", text)?;
         Ok(Self { config, buckets: [None; BUCKETS] })
     }
 
@@ -148,13 +144,11 @@ mod tests {
     }
 
     #[test]
-    fn port_moves_a_client_as_in_lvs() {
-        let sh = SourceHashing::new(r#"{"port":true}"#).unwrap();
+    fn port_counts_when_the_configuration_says_so() {
         let request = request(Ipv4Addr::new(10, 0, 0, 1).into());
-        for (client_port, expected) in [(1, 137), (1024, 73), (40_000, 203)] {
-            assert_eq!(sh.home(&Request { client_port, ..request }), expected, "{client_port}");
-            let echo = Request { client_port, protocol: 1, ..request };
-            assert_eq!(sh.home(&echo), 39, "an echo request has no port");
+        let request = Request { client_port: 1024, ..request };
+        for (config, expected) in [("", 39), (r#"{"port":true}"#, 73), (r#"{"port":false}"#, 39)] {
+            assert_eq!(SourceHashing::new(config).unwrap().home(&request), expected, "{config}");
         }
     }
 

@@ -69,8 +69,11 @@ impl Scheduler for SmoothWeightedRoundRobin {
     }
 
     fn servers_changed(&mut self, servers: &[Server]) {
-        let account =
-            |server: &Server| Account { id: server.id, weight: server.weight.cast_signed(), credit: 0 };
+        let account = |server: &Server| Account {
+            id: server.id,
+            weight: server.weight.cast_signed(),
+            credit: 0,
+        };
         let old = core::mem::replace(&mut self.accounts, servers.iter().map(account).collect());
         self.total = self.accounts.iter().map(|account| account.weight).sum();
         self.take_over(&old);

@@ -1,4 +1,4 @@
-//! Reading the service's `config`.
+//! A service's `config` where there is none to be.
 
 /// The configuration of a scheduler called `name` that takes none.
 ///
@@ -6,47 +6,4 @@
 /// When there is one: that this scheduler takes none.
 pub fn no_config(name: &str, text: &str) -> Result<(), String> {
     if text.is_empty() { Ok(()) } else { Err(format!("{name} takes no configuration")) }
-}
-
-/// The configuration that `text` holds, as JSON for serde; the default when it is empty. With the
-/// feature `config`.
-///
-/// `takes` is for the person who wrote it: the names of the scheduler and of what it takes, such as
-/// "sh takes `fallback` and `port`, each true or false". A type that denies unknown fields and has
-/// defaults for all of them makes a configuration strict and short:
-///
-/// ```
-/// #[derive(Default, serde::Deserialize)]
-/// #[serde(default, deny_unknown_fields)]
-/// struct Config {
-///     port: bool,
-/// }
-///
-/// let config = |text| wvs_sdk::config::<Config>("by-port takes `port`, true or false", text);
-/// assert!(config(r#"{ "port": true }"#).unwrap().port);
-/// assert!(!config("").unwrap().port);
-/// assert_eq!(
-///     config(r#"{"prot":true}"#).err().unwrap(),
-///     r#"by-port takes `port`, true or false; this is {"prot":true}"#
-/// );
-/// ```
-///
-/// It adds some 17 KB to a module, where `serde_json` adds 60. The price: strings are taken as they
-/// stand between their quotation marks, escapes and all, and types that ask what the text holds
-/// (`serde_json::Value`, untagged enums) are refused.
-///
-/// # Errors
-/// When the text is not what the type takes: `takes`, and the text.
-#[cfg(feature = "config")]
-pub fn config<T: Default + serde::de::DeserializeOwned>(
-    takes: &str,
-    text: &str,
-) -> Result<T, String> {
-    if text.is_empty() {
-        return Ok(T::default());
-    }
-    match serde_json_core::from_str(text) {
-        Ok((config, _octets)) => Ok(config),
-        Err(_) => Err(format!("{takes}; this is {text}")),
-    }
 }

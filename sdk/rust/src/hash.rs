@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use wvs_abi::Request;
+
 /// An address as one word: an IPv4 address as it is, an IPv6 address as the exclusive or of its
 /// four words.
 #[inline]
@@ -29,9 +31,38 @@ pub fn bucket(word: u32) -> u8 {
     top
 }
 
+/// A client as one word: its address, [folded](fold), and with `has_port` the port of TCP or UDP
+/// added to it, so that connections of one client spread.
+#[inline]
+#[must_use]
+pub fn client(request: &Request, has_port: bool) -> u32 {
+    const TCP: u8 = 6;
+    const UDP: u8 = 17;
+    let port = match request.protocol {
+        TCP | UDP if has_port => request.client_port,
+        _ => 0,
+    };
+    fold(request.client()).wrapping_add(port.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn port_of_tcp_and_udp_moves_a_client_as_in_lvs() {
+        let mut request = Request { family: 4, ..Request::default() };
+        request.client_address[..4].copy_from_slice(&[10, 0, 0, 1]);
+        for (client_port, expected) in [(1, 137), (1024, 73), (40_000, 203)] {
+            for protocol in [6, 17] {
+                let request = Request { client_port, protocol, ..request };
+                assert_eq!(bucket(client(&request, true)), expected, "{client_port}");
+                assert_eq!(bucket(client(&request, false)), 39);
+            }
+            let echo = Request { client_port, protocol: 1, ..request };
+            assert_eq!(bucket(client(&echo, true)), 39, "an echo request has no port");
+        }
+    }
 
     #[test]
     fn addresses_have_the_buckets_they_have_in_lvs() {

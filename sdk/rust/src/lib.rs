@@ -35,10 +35,10 @@
 //! lead to the same picks. A scheduler that wants more also implements [`State`], [`Ticks`] or
 //! [`Events`].
 //!
-//! What the schedulers that come with the director have in common is here for others too: reading
-//! a configuration ([`no_config`], and `config` with the feature of that name), weighing
-//! connections ([`load`]), hashing addresses ([`hash`]), keeping a place in a list that changes
-//! ([`Turn`], [`Roster`]), remembering addresses ([`Affinity`]) and writing down a [`mod@state`].
+//! What the schedulers that come with the director have in common is here for others too: refusing
+//! a configuration ([`no_config`]; the crate `wvs-config` reads one), weighing connections
+//! ([`load`]), hashing addresses ([`hash`]), keeping a place in a list that changes ([`Turn`],
+//! [`Roster`]), remembering addresses ([`Affinity`]) and writing down a [`mod@state`].
 
 #![forbid(unsafe_code)]
 
@@ -55,8 +55,6 @@ mod turn;
 pub use wvs_abi::{Request, Server, ServerInfo, Signals, caps, server_flags};
 
 pub use affinity::Affinity;
-#[cfg(feature = "config")]
-pub use config::config;
 pub use config::no_config;
 pub use roster::Roster;
 pub use turn::Turn;
