@@ -3,13 +3,12 @@
 //! A second cargo does it, with a target directory of its own: the outer one holds the lock of the
 //! first. The modules come out the same octets whichever profile the host is built with and
 //! whichever directory the sources are in.
+//!
+//! Every folder of `plugins/` is a scheduler: its name, and its package is `wvs-<name>`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
-
-/// The schedulers under `plugins/`, each in a package `wvs-<name>`.
-const BUILT_INS: [&str; 3] = ["rr", "wlc", "sh"];
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -31,17 +30,17 @@ const FOREIGN_VARIABLES: [&str; 8] = [
 fn main() {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let out = PathBuf::from(variable("OUT_DIR"));
-    for source in ["Cargo.toml", "rust-toolchain.toml", "sdk/abi", "sdk/rust"] {
+    for source in ["Cargo.toml", "rust-toolchain.toml", "sdk/abi", "sdk/config", "sdk/rust"] {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
-    for name in BUILT_INS {
-        println!("cargo::rerun-if-changed={}", workspace.join("plugins").join(name).display());
-    }
+    let plugins = workspace.join("plugins");
+    println!("cargo::rerun-if-changed={}", plugins.display());
+    let names = folders(&plugins);
 
     require_target();
     let target_dir = out.join("target");
     let mut cargo = Command::new(variable("CARGO"));
-    cargo.arg("build").args(BUILT_INS.map(|name| format!("--package=wvs-{name}")));
+    cargo.arg("build").args(names.iter().map(|name| format!("--package=wvs-{name}")));
     cargo.args(["--lib", "--profile=plugin", "--target", TARGET, "--target-dir"]).arg(&target_dir);
     cargo.current_dir(&workspace);
     for (name, _) in env::vars_os() {
@@ -57,11 +56,26 @@ fn main() {
     assert!(status.success(), "building the built-in schedulers failed, see cargo's words above");
 
     let built = target_dir.join(TARGET).join("plugin");
-    for name in BUILT_INS {
+    for name in &names {
         let module = built.join(format!("wvs_{name}.wasm"));
         fs::copy(&module, out.join(format!("{name}.wasm")))
             .unwrap_or_else(|error| panic!("no module {}: {error}", module.display()));
     }
+    let names: Vec<_> = names.iter().map(|name| format!("{name:?}")).collect();
+    let list = format!("built_ins!({});\n", names.join(", "));
+    fs::write(out.join("built_ins.rs"), list)
+        .unwrap_or_else(|error| panic!("cannot write the list of schedulers: {error}"));
+}
+
+/// The names of the folders in `parent`, sorted.
+fn folders(parent: &Path) -> Vec<String> {
+    let entries = fs::read_dir(parent).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+    let entries = entries.unwrap_or_else(|error| panic!("{}: {error}", parent.display()));
+    let folders = entries.iter().filter(|entry| entry.path().is_dir());
+    let names = folders.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
 }
 
 /// Stops with the cure if the compiler has no standard library for wasm.

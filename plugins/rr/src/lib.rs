@@ -6,51 +6,39 @@
 //!
 //! **Changes of membership** keep the place by the servers' identities: a server added later waits
 //! for its turn and nobody gets two in a row. When the last chosen server is gone, its nearest
-//! predecessor that is still there counts as the last chosen.
+//! predecessor that is still there counts as the last chosen. A successor of the same kind goes on
+//! from there.
 //!
 //! **Cost.** One step, and one more for each server of weight 0 passed over; reads no counters.
 //!
 //! **When.** Servers alike, connections alike: short requests against equal machines. Where
 //! connections live long or differ in weight, `wlc` spreads the load better.
 
-use wvs_sdk::{Pick, Request, Scheduler, Server};
+use wvs_sdk::{Pick, Request, Scheduler, Server, State, Turn, no_config, state};
 
 /// The scheduler `rr`. Takes no configuration.
 #[derive(Debug, Default)]
 pub struct RoundRobin {
-    /// The identities behind the indices, to find the place again after a change.
-    ids: Vec<u32>,
-    /// Where to look first: the index after the last chosen server.
-    next: usize,
+    turn: Turn,
 }
+
+/// The form of the [`State`]: the identities of [`Turn::last_turns`].
+const MARK: [u8; 4] = *b"rr 1";
 
 impl Scheduler for RoundRobin {
     const CAPS: u32 = 0;
 
     fn new(config: &str) -> Result<Self, String> {
-        if config.is_empty() {
-            Ok(Self::default())
-        } else {
-            Err("rr takes no configuration".into())
-        }
+        no_config("rr", config)?;
+        Ok(Self::default())
     }
 
     fn servers_changed(&mut self, servers: &[Server]) {
-        let mut places: Vec<(u32, usize)> =
-            servers.iter().enumerate().map(|(index, server)| (server.id, index)).collect();
-        places.sort_unstable();
-        let place = |id: &u32| {
-            let found = places.binary_search_by_key(id, |(id, _)| *id).ok()?;
-            places.get(found).map(|(_, index)| *index)
-        };
-        // The last chosen and its predecessors, nearest first.
-        let chosen = self.ids.iter().take(self.next).rev();
-        self.next = chosen.filter_map(place).next().map_or(0, |index| index + 1);
-        self.ids = servers.iter().map(|server| server.id).collect();
+        self.turn.servers_changed(servers);
     }
 
     fn schedule(&mut self, _request: &Request, servers: &[Server]) -> Pick {
-        let (before, after) = servers.split_at(self.next.min(servers.len()));
+        let (before, after) = self.turn.split(servers);
         let index = match after.iter().position(Server::is_available) {
             Some(distance) => before.len() + distance,
             None => match before.iter().position(Server::is_available) {
@@ -58,12 +46,24 @@ impl Scheduler for RoundRobin {
                 None => return Pick::NoServer,
             },
         };
-        self.next = index + 1;
+        self.turn.take(index);
         Pick::Server(index)
     }
 }
 
-wvs_sdk::export!(RoundRobin);
+impl State for RoundRobin {
+    fn save(&self) -> Vec<u8> {
+        state::to_octets(MARK, self.turn.last_turns().map(u64::from))
+    }
+
+    fn load(&mut self, state: &[u8]) -> bool {
+        let Some(words) = state::from_octets(MARK, state) else { return false };
+        self.turn.resume(words.filter_map(|id| u32::try_from(id).ok()));
+        true
+    }
+}
+
+wvs_sdk::export!(RoundRobin, State);
 
 #[cfg(test)]
 mod tests {
@@ -110,41 +110,33 @@ mod tests {
     }
 
     #[test]
-    fn place_is_kept_when_servers_come_and_go_around_it() {
-        let (mut rr, old) = started(&[(1, 1), (2, 1), (3, 1)]);
-        assert_eq!(picks(&mut rr, &old, 2), [1, 2]);
-        let new = servers(&[(7, 1), (2, 1), (8, 1), (3, 1)]);
-        rr.servers_changed(&new);
-        assert_eq!(picks(&mut rr, &new, 4), [8, 3, 7, 2]);
-    }
-
-    #[test]
-    fn removed_server_gives_its_place_to_its_nearest_predecessor() {
+    fn place_is_kept_when_servers_come_and_go() {
         let (mut rr, old) = started(&[(1, 1), (2, 1), (3, 1), (4, 1)]);
         assert_eq!(picks(&mut rr, &old, 3), [1, 2, 3]);
-        // 3 was last and is gone, and so is 2: the place is after 1.
-        let new = servers(&[(1, 1), (4, 1)]);
+        let new = servers(&[(7, 1), (1, 1), (2, 1), (8, 1), (4, 1)]);
         rr.servers_changed(&new);
-        assert_eq!(picks(&mut rr, &new, 3), [4, 1, 4]);
+        assert_eq!(picks(&mut rr, &new, 5), [8, 4, 7, 1, 2]);
     }
 
     #[test]
-    fn place_survives_two_changes_without_a_pick_between() {
-        let (mut rr, old) = started(&[(1, 1), (2, 1), (3, 1)]);
-        assert_eq!(picks(&mut rr, &old, 2), [1, 2]);
-        rr.servers_changed(&servers(&[(1, 1), (3, 1)]));
-        let new = servers(&[(1, 1), (5, 1), (3, 1)]);
-        rr.servers_changed(&new);
-        assert_eq!(picks(&mut rr, &new, 3), [5, 3, 1]);
+    fn successor_goes_on_where_its_predecessor_stopped() {
+        let (mut old, _) = started(&[(1, 1), (2, 1), (3, 1)]);
+        let (mut new, servers) = started(&[(5, 1), (1, 1), (2, 1), (3, 1)]);
+        assert!(new.load(&old.save()));
+        assert_eq!(picks(&mut new, &servers, 1), [5], "nobody had a turn yet");
+        assert_eq!(picks(&mut old, &servers[1..], 2), [1, 2]);
+        assert!(new.load(&old.save()));
+        assert_eq!(picks(&mut new, &servers, 3), [3, 5, 1]);
     }
 
     #[test]
-    fn without_a_surviving_predecessor_the_first_is_next() {
-        let (mut rr, old) = started(&[(1, 1), (2, 1), (3, 1)]);
-        assert_eq!(picks(&mut rr, &old, 1), [1]);
-        let new = servers(&[(2, 1), (3, 1)]);
-        rr.servers_changed(&new);
-        assert_eq!(picks(&mut rr, &new, 3), [2, 3, 2]);
+    fn state_of_others_is_refused() {
+        let (mut rr, servers) = started(&[(1, 1), (2, 1)]);
+        assert_eq!(picks(&mut rr, &servers, 1), [1]);
+        for state in [&b""[..], b"wrr1", b"rr 1\x01"] {
+            assert!(!rr.load(state));
+        }
+        assert_eq!(picks(&mut rr, &servers, 1), [2]);
     }
 
     #[test]

@@ -4,6 +4,11 @@
 //! server. The buckets are filled in the order of the configuration: each server gets as many in a
 //! row as its weight says, and round again until all are filled. The hash is the one of LVS, so a
 //! client lands in the same bucket; an IPv6 address counts as the exclusive or of its four words.
+//! (LVS's list is in the reverse order.)
+//!
+//! **Configuration.** `port: true`: the client's TCP or UDP port is added to its address, so that
+//! connections of one client spread. `fallback: true`: see weight 0. As LVS's flags `sh-port` and
+//! `sh-fallback`.
 //!
 //! **Weights** should be small numbers that add up to at most 256. Of larger ones only the first
 //! 256 count: behind a server of weight 300 no other one gets a bucket.
@@ -12,70 +17,85 @@
 //! leaves such a server one bucket in each round and refuses the clients that fall into it; we do
 //! not. Any change of membership or weight fills the buckets anew and moves many clients.
 //!
+//! With `fallback`, a server that is down, draining or overloaded keeps the buckets that its
+//! configured weight gives it. Nobody else's clients move, and its own look further, from the bucket
+//! of twice the number on: the first whose server is available takes them. They come back when it
+//! does. (In LVS this is so for overloaded servers only.)
+//!
 //! **Cost.** One multiplication and two loads, whatever the number of servers; reads no counters.
 //!
 //! **When.** Servers that keep something for each client (sessions, caches) where no persistence is
 //! wanted, or several directors that must agree without talking. Clients behind one address share
 //! one server.
 
-use std::net::IpAddr;
-
-use wvs_sdk::{Pick, Request, Scheduler, Server, caps};
+use serde::Deserialize;
+use wvs_sdk::{Pick, Request, Scheduler, Server, caps, hash};
 
 const BUCKETS: usize = 256;
 
-/// The scheduler `sh`. Takes no configuration.
+/// The scheduler `sh`. Its configuration is `{"fallback": false, "port": false}` by default.
 #[derive(Debug)]
 pub struct SourceHashing {
+    config: Config,
     /// The index of each bucket's server; all alike `None` when no server has a weight above 0.
     buckets: [Option<u32>; BUCKETS],
 }
 
-/// The bucket of a client.
-fn bucket(client: IpAddr) -> usize {
-    let word = match client {
-        IpAddr::V4(address) => address.to_bits(),
-        IpAddr::V6(address) => {
-            let bits = address.to_bits();
-            let folded = bits ^ (bits >> 64);
-            // The other half of what was folded is cut off.
-            #[expect(clippy::cast_possible_truncation, reason = "the lowest word is meant")]
-            let word = (folded ^ (folded >> 32)) as u32;
-            word
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    fallback: bool,
+    port: bool,
+}
+
+impl SourceHashing {
+    /// How many buckets in a row a server gets.
+    fn share(&self, server: &Server) -> u32 {
+        if self.config.fallback && !server.is_available() {
+            server.configured_weight
+        } else {
+            server.weight
         }
-    };
-    // Multiplicative hashing: 2^32 / golden ratio, the top octet is the bucket.
-    let [.., top] = word.wrapping_mul(0x61C8_8647).to_le_bytes();
-    usize::from(top)
+    }
+
+    /// The server of a bucket.
+    fn owner(&self, bucket: u8) -> Option<usize> {
+        self.buckets[usize::from(bucket)].map(|index| index as usize)
+    }
+
+    /// The client's bucket.
+    fn home(&self, request: &Request) -> u8 {
+        hash::bucket(hash::client(request, self.config.port))
+    }
 }
 
 impl Scheduler for SourceHashing {
     const CAPS: u32 = caps::PURE;
 
-    fn new(config: &str) -> Result<Self, String> {
-        if config.is_empty() {
-            Ok(Self { buckets: [None; BUCKETS] })
-        } else {
-            Err("sh takes no configuration".into())
-        }
+    fn new(text: &str) -> Result<Self, String> {
+        let config = wvs_config::read("sh takes `fallback` and `port`, each true or false", text)?;
+        Ok(Self { config, buckets: [None; BUCKETS] })
     }
 
     fn servers_changed(&mut self, servers: &[Server]) {
-        let available = || (0..).zip(servers).filter(|(_, server)| server.is_available());
-        let mut shares = available()
+        let shares = (0..).zip(servers).map(|(index, server)| (index, self.share(server)));
+        let mut owners = shares
+            .filter(|(_, share)| *share > 0)
             .cycle()
-            .flat_map(|(index, server)| std::iter::repeat_n(index, server.weight as usize));
-        self.buckets = std::array::from_fn(|_| shares.next());
+            .flat_map(|(index, share)| std::iter::repeat_n(index, share as usize));
+        self.buckets = std::array::from_fn(|_| owners.next());
     }
 
     fn schedule(&mut self, request: &Request, servers: &[Server]) -> Pick {
-        let Some(index) = self.buckets[bucket(request.client())] else { return Pick::NoServer };
-        let index = index as usize;
-        if servers.get(index).is_some_and(Server::is_available) {
-            Pick::Server(index)
-        } else {
-            Pick::NoServer
+        let is_available = |index: &usize| servers.get(*index).is_some_and(Server::is_available);
+        let home = self.home(request);
+        let owner = self.owner(home).filter(is_available);
+        if owner.is_some() || !self.config.fallback {
+            return owner.into();
         }
+        // The offset is added to the hash once more, as in LVS.
+        let probes = (0..=u8::MAX).map(|offset| home.wrapping_mul(2).wrapping_add(offset));
+        probes.filter_map(|bucket| self.owner(bucket)).find(is_available).into()
     }
 }
 
@@ -83,7 +103,7 @@ wvs_sdk::export!(SourceHashing);
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
 
@@ -103,7 +123,7 @@ mod tests {
     }
 
     fn request(client: IpAddr) -> Request {
-        let mut request = Request { family: 6, ..Request::default() };
+        let mut request = Request { family: 6, protocol: 6, ..Request::default() };
         match client {
             IpAddr::V4(address) => {
                 request.family = 4;
@@ -116,24 +136,53 @@ mod tests {
 
     #[test]
     fn clients_have_the_buckets_they_have_in_lvs() {
-        let vectors = [
-            ("192.0.2.1", 50),
-            ("192.0.2.2", 148),
-            ("10.0.0.1", 39),
-            ("10.0.0.2", 137),
-            ("198.51.100.7", 171),
-        ];
-        for (client, expected) in vectors {
-            assert_eq!(bucket(client.parse().unwrap()), expected, "{client}");
+        let sh = filled(&[1]);
+        for (client, expected) in [("10.0.0.1", 39), ("192.0.2.1", 50), ("::a00:1", 39)] {
+            let request = Request { client_port: 1, ..request(client.parse().unwrap()) };
+            assert_eq!(sh.home(&request), expected, "{client}");
         }
     }
 
     #[test]
-    fn ipv6_address_counts_as_the_xor_of_its_words() {
-        // 0a00_0001 in each of the words alone, then 0a00_0001 ^ 0a00_0002 ^ 0a00_0002.
-        for client in ["a00:1::", "0:0:a00:1::", "::a00:1:0:0", "::a00:1", "::a00:2:a00:2:a00:1"] {
-            assert_eq!(bucket(client.parse().unwrap()), 39, "{client}");
+    fn port_counts_when_the_configuration_says_so() {
+        let request = request(Ipv4Addr::new(10, 0, 0, 1).into());
+        let request = Request { client_port: 1024, ..request };
+        for (config, expected) in [("", 39), (r#"{"port":true}"#, 73), (r#"{"port":false}"#, 39)] {
+            assert_eq!(SourceHashing::new(config).unwrap().home(&request), expected, "{config}");
         }
+    }
+
+    #[test]
+    fn fallback_moves_only_the_clients_of_who_is_not_available() {
+        let mut sh = SourceHashing::new(r#"{"fallback":true}"#).unwrap();
+        let up = |weight| Server { weight, configured_weight: weight, ..Server::default() };
+        let mut servers = [up(2), up(3), up(4)];
+        let clients = || (0..=255).map(|host| request(Ipv4Addr::new(192, 0, 2, host).into()));
+        sh.servers_changed(&servers);
+        let before: Vec<_> = clients().map(|request| sh.schedule(&request, &servers)).collect();
+        let buckets = sh.buckets;
+
+        servers[1].weight = 0;
+        sh.servers_changed(&servers);
+        assert_eq!(sh.buckets, buckets);
+        let mut moved = [0; 3];
+        for (request, before) in clients().zip(before) {
+            let after = sh.schedule(&request, &servers);
+            if before == Pick::Server(1) {
+                let twice = sh.home(&request).wrapping_mul(2);
+                let further = (0..=255).map(|offset| sh.owner(twice.wrapping_add(offset)).unwrap());
+                let expected = further.into_iter().find(|index| *index != 1).unwrap();
+                assert_eq!(after, Pick::Server(expected));
+                moved[expected] += 1;
+            } else {
+                assert_eq!(after, before);
+            }
+        }
+        assert!(moved[0] > 10 && moved[2] > 10, "{moved:?}");
+
+        let down = servers.map(|server| Server { weight: 0, ..server });
+        sh.servers_changed(&down);
+        assert!(clients().all(|request| sh.schedule(&request, &down) == Pick::NoServer));
     }
 
     #[test]
@@ -185,7 +234,12 @@ mod tests {
     }
 
     #[test]
-    fn config_is_refused() {
-        assert_eq!(SourceHashing::new("{}").unwrap_err(), "sh takes no configuration");
+    fn unknown_configuration_is_refused() {
+        for text in [r#"{"prot":true}"#, r#"{"port":1}"#, "[]", "null", "{} {}"] {
+            assert_eq!(
+                SourceHashing::new(text).unwrap_err(),
+                format!("sh takes `fallback` and `port`, each true or false; this is {text}")
+            );
+        }
     }
 }

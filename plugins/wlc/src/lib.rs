@@ -3,9 +3,8 @@
 //!
 //! **Rule.** A server's load is `active * 256 + inactive` connections, so that an inactive one
 //! (closing, or UDP) counts a little. The server with the least load per weight wins, of equals the
-//! first in the order of the configuration. Servers of weight 0 are passed over; when there are no
-//! others there is no server. Nothing is ever divided: `a / b < c / d` is compared as
-//! `a * d < c * b`.
+//! first in the order of the configuration. (In LVS it is the one added last: its list is in the
+//! reverse order.) Servers of weight 0 are passed over; when there are no others there is no server.
 //!
 //! **Cost.** One pass over the servers, and the director refreshes their counters before each
 //! decision.
@@ -13,37 +12,22 @@
 //! **When.** The choice when nothing speaks for another one, and the default of LVS: it follows
 //! connections that live long and servers that are slow.
 
-use wvs_sdk::{Pick, Request, Scheduler, Server, caps};
+use wvs_sdk::{Pick, Request, Scheduler, Server, caps, load, no_config};
 
 /// The scheduler `wlc`. Takes no configuration.
 #[derive(Debug, Default)]
 pub struct WeightedLeastConnections;
 
-/// `active * 256 + inactive`.
-fn load(server: &Server) -> u64 {
-    u64::from(server.active) * 256 + u64::from(server.inactive)
-}
-
 impl Scheduler for WeightedLeastConnections {
     const CAPS: u32 = caps::COUNTERS;
 
     fn new(config: &str) -> Result<Self, String> {
-        if config.is_empty() { Ok(Self) } else { Err("wlc takes no configuration".into()) }
+        no_config("wlc", config)?;
+        Ok(Self)
     }
 
     fn schedule(&mut self, _request: &Request, servers: &[Server]) -> Pick {
-        let mut best = Pick::NoServer;
-        // Stands for an infinite load: any load on any weight above 0 is less. A load stays below
-        // 2^41 and a weight below 2^16, so no product overflows.
-        let (mut least_load, mut least_weight) = (1, 0);
-        for (index, server) in servers.iter().enumerate() {
-            let (load, weight) = (load(server), u64::from(server.weight));
-            if load * least_weight < least_load * weight {
-                best = Pick::Server(index);
-                (least_load, least_weight) = (load, weight);
-            }
-        }
-        best
+        load::least_loaded(servers.iter().enumerate(), load::overhead).into()
     }
 }
 

@@ -34,13 +34,30 @@
 //! director loads. Clock and randomness stand in the [`Request`], so that the same requests always
 //! lead to the same picks. A scheduler that wants more also implements [`State`], [`Ticks`] or
 //! [`Events`].
+//!
+//! What the schedulers that come with the director have in common is here for others too: refusing
+//! a configuration ([`no_config`]; the crate `wvs-config` reads one), weighing connections
+//! ([`load`]), hashing addresses ([`hash`]), keeping a place in a list that changes ([`Turn`],
+//! [`Roster`]), remembering addresses ([`Affinity`]) and writing down a [`mod@state`].
 
 #![forbid(unsafe_code)]
 
+mod affinity;
+mod config;
+pub mod hash;
+pub mod load;
 #[doc(hidden)]
 pub mod plugin;
+mod roster;
+pub mod state;
+mod turn;
 
 pub use wvs_abi::{Request, Server, ServerInfo, Signals, caps, server_flags};
+
+pub use affinity::Affinity;
+pub use config::no_config;
+pub use roster::Roster;
+pub use turn::Turn;
 
 /// The README's scheduler, compiled by `cargo test`.
 #[cfg(doctest)]
@@ -56,6 +73,14 @@ pub enum Pick {
     NoServer,
     /// The director decides, by weighted least connections.
     Defer,
+}
+
+impl From<Option<usize>> for Pick {
+    /// The server at the index that was found, [`Pick::NoServer`] where none was.
+    #[inline]
+    fn from(found: Option<usize>) -> Self {
+        found.map_or(Self::NoServer, Self::Server)
+    }
 }
 
 /// Chooses the real server for the first packet of a connection.

@@ -116,8 +116,10 @@ impl<S: Scheduler> Plugin<S> {
         else {
             return result::DEFER;
         };
-        if S::CAPS & caps::SIGNALS != 0 {
-            let Some(signals) = self.signals.get(..n as usize) else { return result::DEFER };
+        // Where there are none, the director has none to show.
+        if S::CAPS & caps::SIGNALS != 0
+            && let Some(signals) = self.signals.get(..n as usize)
+        {
             scheduler.signals_refreshed(signals);
         }
         match scheduler.schedule(&self.request, servers) {
