@@ -252,8 +252,8 @@ fn connection_remembers_which_generation_placed_it() {
 
 #[test]
 fn connection_that_the_director_placed_by_itself_is_of_no_generation() {
-    let (listener, _) = self::listener();
-    let world = world_of(Listener { answer: Pick::Defer, ..listener });
+    let (quiet, _) = listener();
+    let world = world_of(Listener { answer: Pick::Defer, ..quiet });
     world.forward(&tcp(V4.client(), V4.vip(), SYN));
     assert_eq!(world.director.tables().v4().snapshot()[0].generation(), 0);
     let counters = world.director.services().list()[0].counters();

@@ -5,6 +5,7 @@ mod built_ins;
 mod callbacks;
 mod faults;
 mod guide;
+mod hostile;
 mod imports;
 mod recorder;
 mod refused;
