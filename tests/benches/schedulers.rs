@@ -1,5 +1,5 @@
 //! Nanoseconds of one scheduler decision: as a plugin in wasm and as the same source built
-//! natively, behind the same lock and with the same refreshing of counters.
+//! natively, behind the same lock and with the same refreshing of counters and signals.
 //!
 //! `cargo bench -p wvs-tests --bench schedulers`
 //!
@@ -11,19 +11,19 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use wvs_abi::{Request, Server, caps, encode_address};
+use wvs_abi::{Request, Server, ServerInfo, Signals, caps, encode_address};
 use wvs_core::connection::table::TableLimits;
 use wvs_core::director::DirectorConfig;
 use wvs_core::random::Random;
 use wvs_core::real_server::RealServer;
 use wvs_core::scheduler::{Pick, Scheduler, weighted_least_connections};
 use wvs_core::service::Protocol;
-use wvs_plugin::{Host, Limits, Source};
+use wvs_plugin::{Host, Limits, Source, builtin};
 use wvs_tests::packet::{SYN, at, tcp};
 use wvs_tests::world::{ServiceSpec, World, settings};
 
-const SERVERS: [usize; 3] = [3, 16, 256];
-const PICKS_PER_ROUND: usize = 4096;
+const SERVERS: [usize; 4] = [3, 16, 256, 1024];
+const PICKS_PER_ROUND: usize = 1024;
 
 /// A scheduler as a virtual service has it.
 type Seat = Mutex<Box<dyn Scheduler>>;
@@ -32,11 +32,13 @@ type Seat = Mutex<Box<dyn Scheduler>>;
 struct Native<S> {
     scheduler: S,
     table: Vec<Server>,
+    signals: Vec<Signals>,
 }
 
 impl<S: wvs_sdk::Scheduler + Send + 'static> Native<S> {
     fn seat(servers: &[Arc<RealServer>]) -> Seat {
-        let mut native = Self { scheduler: S::new("").unwrap(), table: Vec::new() };
+        let scheduler = S::new("").unwrap();
+        let mut native = Self { scheduler, table: Vec::new(), signals: Vec::new() };
         native.servers_changed(servers);
         Mutex::new(Box::new(native))
     }
@@ -49,6 +51,11 @@ impl<S: wvs_sdk::Scheduler + Send + 'static> Scheduler for Native<S> {
                 (record.active, record.inactive) = (server.active(), server.inactive());
             }
         }
+        if S::CAPS & caps::SIGNALS != 0 {
+            self.signals.clear();
+            self.signals.extend(servers.iter().map(|server| server.signals()));
+            self.scheduler.signals_refreshed(&self.signals);
+        }
         match self.scheduler.schedule(request, &self.table) {
             wvs_sdk::Pick::Server(index) => Pick::Server(index),
             wvs_sdk::Pick::NoServer => Pick::NoServer,
@@ -57,6 +64,8 @@ impl<S: wvs_sdk::Scheduler + Send + 'static> Scheduler for Native<S> {
     }
 
     fn servers_changed(&mut self, servers: &[Arc<RealServer>]) {
+        let info: Vec<ServerInfo> = servers.iter().map(|server| server.info()).collect();
+        self.scheduler.server_info_changed(&info);
         self.table = servers.iter().map(|server| server.record()).collect();
         self.scheduler.servers_changed(&self.table);
     }
@@ -84,7 +93,32 @@ impl Scheduler for Uneven {
     fn servers_changed(&mut self, _: &[Arc<RealServer>]) {}
 }
 
-/// A world whose one service has so many servers with some twenty connections each.
+/// Makes the native contestant of each built-in scheduler.
+fn native(name: &str, servers: &[Arc<RealServer>]) -> Seat {
+    match name {
+        "dh" => Native::<wvs_dh::DestinationHashing>::seat(servers),
+        "fo" => Native::<wvs_fo::WeightedFailover>::seat(servers),
+        "hrw" => Native::<wvs_hrw::RendezvousHashing>::seat(servers),
+        "lblc" => Native::<wvs_lblc::LocalityBased>::seat(servers),
+        "lblcr" => Native::<wvs_lblcr::LocalityBasedReplicated>::seat(servers),
+        "lc" => Native::<wvs_lc::LeastConnections>::seat(servers),
+        "lrt" => Native::<wvs_lrt::LeastResponseTime>::seat(servers),
+        "mh" => Native::<wvs_mh::MaglevHashing>::seat(servers),
+        "nq" => Native::<wvs_nq::NeverQueue>::seat(servers),
+        "ovf" => Native::<wvs_ovf::WeightedOverflow>::seat(servers),
+        "rr" => Native::<wvs_rr::RoundRobin>::seat(servers),
+        "sed" => Native::<wvs_sed::ShortestExpectedDelay>::seat(servers),
+        "sh" => Native::<wvs_sh::SourceHashing>::seat(servers),
+        "swrr" => Native::<wvs_swrr::SmoothWeightedRoundRobin>::seat(servers),
+        "twos" => Native::<wvs_twos::TwoChoices>::seat(servers),
+        "wlc" => Native::<wvs_wlc::WeightedLeastConnections>::seat(servers),
+        "wrr" => Native::<wvs_wrr::WeightedRoundRobin>::seat(servers),
+        other => panic!("no native build of {other}: add it here"),
+    }
+}
+
+/// A world whose one service has so many servers with some twenty connections each, of weights 1 to
+/// 10.
 fn world(servers: usize) -> World {
     let addresses: Vec<_> =
         (0..servers).map(|n| format!("10.0.{}.{}:80", n / 200, n % 200 + 1)).collect();
@@ -98,6 +132,9 @@ fn world(servers: usize) -> World {
     let world = World::with(settings, vec![service]);
     for (_, client) in (0..connections).zip(clients()) {
         world.forward(&tcp(client, at("203.0.113.10:80"), SYN));
+    }
+    for (server, weight) in world.servers(0).iter().zip((1..=10).cycle()) {
+        server.set_weight(weight);
     }
     world
 }
@@ -132,7 +169,7 @@ fn round(seat: &Seat, requests: &[Request], servers: &[Arc<RealServer>]) -> f64 
     let start = Instant::now();
     for request in requests {
         let pick = seat.lock().unwrap().schedule(black_box(request), servers);
-        assert!(matches!(black_box(pick), Pick::Server(_)));
+        assert_ne!(black_box(pick), Pick::Defer);
     }
     start.elapsed().as_secs_f64() * 1e9 / f64::from(u32::try_from(requests.len()).unwrap())
 }
@@ -147,18 +184,14 @@ fn main() {
     let rounds = if std::env::args().any(|argument| argument == "--bench") { 301 } else { 1 };
     let host = Host::new().unwrap();
     let requests = requests();
+    let worlds = SERVERS.map(world);
     println!("scheduler  servers   wasm ns  native ns  ratio  fallback ns");
-    for name in ["rr", "sh", "wlc"] {
+    for name in builtin::NAMES {
         let module = host.load(Source::BuiltIn(name), Limits::default()).unwrap();
-        for n in SERVERS {
-            let world = world(n);
-            let servers = world.director.services().list()[0].servers();
-            let native = match name {
-                "rr" => Native::<wvs_rr::RoundRobin>::seat(servers),
-                "sh" => Native::<wvs_sh::SourceHashing>::seat(servers),
-                _ => Native::<wvs_wlc::WeightedLeastConnections>::seat(servers),
-            };
+        for world in &worlds {
+            let servers = world.servers(0);
             let wasm = module.scheduler(None, servers).unwrap();
+            let native = native(name, servers);
             let seats: [Seat; 3] =
                 [Mutex::new(Box::new(wasm)), native, Mutex::new(Box::new(Fallback))];
             let mut results = [const { Vec::new() }; 3];
@@ -168,7 +201,7 @@ fn main() {
                 }
             }
             let [wasm, native, fallback] = results.map(median);
-            let ratio = wasm / native;
+            let (n, ratio) = (servers.len(), wasm / native);
             println!("{name:9} {n:8} {wasm:9.1} {native:10.1} {ratio:6.2} {fallback:12.1}");
         }
     }
