@@ -49,7 +49,9 @@ impl Project {
     /// Builds it as an author would, but without a network.
     fn build(&self) -> Module {
         let mut command = Command::new("sh");
-        command.arg(self.path("build.sh")).env("CARGO_NET_OFFLINE", "true").env("GOPROXY", "off");
+        command.arg(self.path("build.sh")).env("GOPROXY", "off").env("CARGO_NET_OFFLINE", "true");
+        // Nor with what is there from other builds.
+        command.env("CARGO_HOME", self.path("cargo"));
         // Flags for the tests themselves are none of an author's.
         for name in ["CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS", "CARGO_BUILD_TARGET"] {
             command.env_remove(name);

@@ -80,6 +80,7 @@ const RUST: &[File] = files![
     "build.sh" from "rust/project/build.sh",
     "test.sh" from "rust/project/test.sh",
     "src/lib.rs" from "rust/project/src/lib.rs",
+    "sdk/Cargo.toml" from "rust/project/sdk/Cargo.toml",
     "sdk/abi/Cargo.toml" from "abi/Cargo.toml",
     "sdk/abi/src/description.rs" from "abi/src/description.rs",
     "sdk/abi/src/lib.rs" from "abi/src/lib.rs",
@@ -220,6 +221,17 @@ mod tests {
             {
                 let text = fs::read_to_string(folder.path().join(place)).unwrap();
                 assert!(text.contains(needed), "{language:?}: {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn project_in_rust_has_every_file_of_the_sdk() {
+        for folder in ["sdk/abi", "sdk/rust"] {
+            let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
+            for file in fs::read_dir(sources.join("src")).unwrap() {
+                let place = format!("{folder}/src/{}", file.unwrap().file_name().display());
+                assert!(RUST.iter().any(|(known, _)| *known == place), "{place}");
             }
         }
     }
