@@ -8,7 +8,7 @@ import { Result, Server } from "./wvs";
 
 export { wvs_abi, wvs_region } from "./plugin";
 
-function load(server: Server): u64 {
+function loadOf(server: Server): u64 {
   return <u64>server.active * 256 + server.inactive;
 }
 
@@ -21,9 +21,9 @@ export function wvs_schedule(n: u32): i32 {
     const candidate = server(index);
     // Nothing is divided: a / b < c / d is compared as a * d < c * b. No product overflows, since a
     // load stays below 2^41 and a weight below 2^16.
-    if (load(candidate) * leastWeight < leastLoad * candidate.weight) {
+    if (loadOf(candidate) * leastWeight < leastLoad * candidate.weight) {
       best = index;
-      leastLoad = load(candidate);
+      leastLoad = loadOf(candidate);
       leastWeight = candidate.weight;
     }
   }

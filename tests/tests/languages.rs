@@ -1,10 +1,10 @@
 //! Schedulers in every language: a project as `wvs plugin new` makes it builds and decides as the
 //! built-in scheduler with the same rule.
 
-use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
+use std::{env, fs};
 
 use tempfile::TempDir;
 use wvs::scaffold::{self, Language};
@@ -166,4 +166,52 @@ fn scheduler_in_rust_decides_as_the_built_in_one() {
     let module = project.build();
     decides_as_wlc(&module);
     assert!(imports(&module).is_empty());
+}
+
+/// The guide's scheduler in C: an example beside the SDK's own, with a configuration and a log.
+#[test]
+fn fill_of_the_guide_fills_one_server_after_the_other() {
+    const EXAMPLE: &str = "../examples/schedulers/fill/scheduler.c";
+
+    let Some(project) = Project::new(Language::C, &["clang", "wasm-ld"]) else { return };
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join(EXAMPLE);
+    fs::copy(example, project.path("scheduler.c")).unwrap();
+    let module = project.build();
+    assert_eq!(imports(&module), ["wvs.log"]);
+
+    let server = |weight, active| Server { weight, active, ..Server::default() };
+    let mut instance = Instance::new(&module, Some("2")).unwrap();
+    for (servers, expected) in [
+        ([server(1, 0), server(3, 0)], Pick::Server(0)),
+        ([server(1, 1), server(3, 0)], Pick::Server(0)),
+        ([server(1, 2), server(3, 5)], Pick::Server(1)),
+        ([server(0, 0), server(3, 5)], Pick::Server(1)),
+    ] {
+        tell(&mut instance, &servers).unwrap();
+        assert_eq!(ask(&mut instance, &Request::default(), &servers), expected);
+    }
+    assert_eq!(instance.log().count(), 0);
+    for active in [6, 7] {
+        let full = [server(1, 2), server(3, active)];
+        tell(&mut instance, &full).unwrap();
+        assert_eq!(ask(&mut instance, &Request::default(), &full), Pick::Defer);
+        let log: Vec<_> = instance.log().collect();
+        assert!(matches!(log[..], [line] if line.contains("every server is full")), "{log:?}");
+    }
+
+    // The guide's configuration beside the module is one that `wvs check` has nothing to say about.
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/PLUGINS.md");
+    let guide = fs::read_to_string(guide).unwrap();
+    let (_, rest) = guide.split_once("<!-- yaml: fill -->\n```yaml\n").unwrap();
+    let yaml = project.path("wvs.yaml");
+    fs::write(&yaml, rest.split_once("```").unwrap().0).unwrap();
+    fs::rename(project.path("example.wasm"), project.path("fill.wasm")).unwrap();
+    let reading = wvs::deployment::check(&yaml).unwrap();
+    assert!(reading.problems().is_empty(), "{:?}", reading.problems());
+
+    assert!(Instance::new(&module, None).is_ok());
+    for config in ["0", "-1", "1.5", "1000000", "{}", "\"2\""] {
+        let refused = Instance::new(&module, Some(config)).unwrap_err().to_string();
+        assert!(refused.contains("config must be a number from 1 to 999999"), "{refused}");
+    }
 }
