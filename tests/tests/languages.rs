@@ -168,6 +168,37 @@ fn scheduler_in_rust_decides_as_the_built_in_one() {
     assert!(imports(&module).is_empty());
 }
 
+#[test]
+fn command_makes_a_project_in_every_language_and_overwrites_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let new = |name: &str, language: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wvs-under-test"));
+        let command = command.args(["plugin", "new", name, "--lang", language]);
+        let output = command.current_dir(&folder).output().unwrap();
+        let words = [&output.stdout, &output.stderr].map(|octets| String::from_utf8_lossy(octets));
+        (output.status.code(), words.concat())
+    };
+    for language in ["rust", "c", "zig", "go", "assemblyscript", "wat"] {
+        let name = format!("in-{language}");
+        let (code, words) = new(&name, language);
+        assert!(code == Some(0) && words.contains(&format!("{name}.wasm")), "{words}");
+        for file in ["README.md", "build.sh", "test.sh"] {
+            assert!(folder.path().join(&name).join(file).is_file(), "{language}: {file}");
+        }
+        let (code, words) = new(&name, language);
+        assert!(code == Some(2) && words.contains("exists and is not an empty folder"), "{words}");
+    }
+    for (name, language, remedy) in [
+        ("../in-c", "c", "lower-case letters"),
+        ("rr", "c", "one of the director's own names"),
+        ("in-cobol", "cobol", "possible values"),
+    ] {
+        let (code, words) = new(name, language);
+        assert!(code == Some(2) && words.contains(remedy), "{words}");
+    }
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 6);
+}
+
 /// The guide's scheduler in C: an example beside the SDK's own, with a configuration and a log.
 #[test]
 fn fill_of_the_guide_fills_one_server_after_the_other() {
