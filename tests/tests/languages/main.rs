@@ -1,5 +1,5 @@
 //! Schedulers in every language: a project as `wvs plugin new` makes it builds and decides as the
-//! built-in scheduler with the same rule.
+//! built-in scheduler with the same rule, and all of the contract can be used.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +8,7 @@ use std::{env, fs};
 
 use tempfile::TempDir;
 use wvs::scaffold::{self, Language};
-use wvs_abi::{Request, Server};
+use wvs_abi::{Request, Server, ServerInfo, Signals, event};
 use wvs_core::scheduler::Pick;
 use wvs_plugin::{Fault, Host, Instance, Limits, Module, ServerTable, Source};
 use wvs_tests::requests::Requests;
@@ -114,41 +114,76 @@ fn imports(module: &Module) -> Vec<String> {
     module.imports().map(|(module, name)| format!("{module}.{name}")).collect()
 }
 
+/// Builds a scheduler that exports everything in the place of the project's own, and tells it
+/// something by every way that there is.
+fn is_told_everything(project: &Project, source: &str) {
+    let (_, extension) = source.split_once('.').unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/languages").join(source);
+    fs::copy(source, project.path("scheduler").with_extension(extension)).unwrap();
+    let module = project.build();
+    let mut instance = Instance::new(&module, Some("12345")).unwrap();
+    let table = ServerTable {
+        servers: vec![Server { weight: 1, ..Server::default() }; 3],
+        info: [81, 82, 83].map(|port| ServerInfo { port, ..ServerInfo::default() }).into(),
+    };
+    instance.set_servers(&table).unwrap();
+    instance.set_signals([6, 7, 8].map(|out_octets| Signals { out_octets, ..Signals::default() }));
+    let mut request = Request { now_ms: 20, ..Request::default() };
+    request.virtual_address[3] = 10;
+    assert_eq!(ask(&mut instance, &request, &table.servers), Pick::Server(2));
+    instance.event(event::UNBOUND, 2, 9).unwrap();
+    assert_eq!(instance.tick(&request).unwrap(), Some(1000));
+    let log: Vec<_> = instance.log().collect();
+    assert!(matches!(log[..], [line] if line.contains("ticked")), "{log:?}");
+    let saved = instance.save_state().unwrap().unwrap();
+    assert_eq!(saved, [b'5', 83, 10, 8, 229, 20, 1]);
+
+    let mut successor = Instance::new(&module, Some("0")).unwrap();
+    successor.set_servers(&table).unwrap();
+    assert!(!successor.load_state(&saved[1..]).unwrap());
+    assert!(successor.load_state(&saved).unwrap());
+    assert_eq!(successor.save_state().unwrap().unwrap(), [b'5', 83, 10, 8, 229, 20, 2]);
+}
+
 #[test]
-fn scheduler_in_c_decides_as_the_built_in_one() {
+fn scheduler_in_c_decides_as_the_built_in_one_and_is_told_everything() {
     let Some(project) = Project::new(Language::C, &["clang", "wasm-ld"]) else { return };
     let module = project.build();
     decides_as_wlc(&module);
     has_room_for_so_many(&module);
     assert!(imports(&module).is_empty());
+    is_told_everything(&project, "whole.c");
 }
 
 #[test]
-fn scheduler_in_zig_decides_as_the_built_in_one() {
+fn scheduler_in_zig_decides_as_the_built_in_one_and_is_told_everything() {
     let Some(project) = Project::new(Language::Zig, &["zig"]) else { return };
     let module = project.build();
     decides_as_wlc(&module);
     has_room_for_so_many(&module);
     assert!(imports(&module).is_empty());
+    is_told_everything(&project, "whole.zig");
 }
 
 #[test]
-fn scheduler_in_go_decides_as_the_built_in_one() {
+fn scheduler_in_go_decides_as_the_built_in_one_and_is_told_everything() {
     let Some(project) = Project::new(Language::Go, &["go"]) else { return };
     let module = project.build();
     decides_as_wlc(&module);
     has_room_for_so_many(&module);
     let imports = imports(&module);
     assert!(imports.iter().all(|name| name.starts_with("wasi_snapshot_preview1.")), "{imports:?}");
+    is_told_everything(&project, "whole.go");
 }
 
 #[test]
-fn scheduler_in_assembly_script_decides_as_the_built_in_one() {
+fn scheduler_in_assembly_script_decides_as_the_built_in_one_and_is_told_everything() {
     let Some(project) = Project::new(Language::AssemblyScript, &["asc"]) else { return };
     let module = project.build();
     decides_as_wlc(&module);
     has_room_for_so_many(&module);
     assert!(imports(&module).is_empty());
+    is_told_everything(&project, "whole.ts");
 }
 
 #[test]
