@@ -1,5 +1,5 @@
-//! Schedulers in every language: a project as `wvs plugin new` makes it builds and decides as the
-//! built-in scheduler with the same rule, and all of the contract can be used.
+//! Schedulers in every language: a project as `wvs plugin new` makes it builds, passes its own test
+//! and decides as the built-in scheduler with the same rule, and all of the contract can be used.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -46,10 +46,21 @@ impl Project {
         self.folder.path().join(file)
     }
 
-    /// Builds it as an author would, but without a network.
+    /// Builds it.
     fn build(&self) -> Module {
+        self.run("build.sh")
+    }
+
+    /// Runs its test, which builds it too.
+    fn test(&self) -> Module {
+        self.run("test.sh")
+    }
+
+    /// Runs a script as an author would, but without a network, for the module that it builds.
+    fn run(&self, script: &str) -> Module {
         let mut command = Command::new("sh");
-        command.arg(self.path("build.sh")).env("GOPROXY", "off").env("CARGO_NET_OFFLINE", "true");
+        command.arg(self.path(script)).env("WVS", env!("CARGO_BIN_EXE_wvs-under-test"));
+        command.env("GOPROXY", "off").env("CARGO_NET_OFFLINE", "true");
         // Nor with what is there from other builds.
         command.env("CARGO_HOME", self.path("cargo"));
         // Flags for the tests themselves are none of an author's.
@@ -58,7 +69,7 @@ impl Project {
         }
         let output = command.output().unwrap();
         let words = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{}: {words}", output.status);
+        assert!(output.status.success(), "{script}: {}: {words}", output.status);
         let file = self.path("example.wasm");
         HOST.load(Source::File(&file), Limits::default()).unwrap()
     }
@@ -148,7 +159,7 @@ fn is_told_everything(project: &Project, source: &str) {
 #[test]
 fn scheduler_in_c_decides_as_the_built_in_one_and_is_told_everything() {
     let Some(project) = Project::new(Language::C, &["clang", "wasm-ld"]) else { return };
-    let module = project.build();
+    let module = project.test();
     decides_as_wlc(&module);
     has_room_for_so_many(&module);
     assert!(imports(&module).is_empty());
@@ -158,7 +169,7 @@ fn scheduler_in_c_decides_as_the_built_in_one_and_is_told_everything() {
 #[test]
 fn scheduler_in_zig_decides_as_the_built_in_one_and_is_told_everything() {
     let Some(project) = Project::new(Language::Zig, &["zig"]) else { return };
-    let module = project.build();
+    let module = project.test();
     decides_as_wlc(&module);
     has_room_for_so_many(&module);
     assert!(imports(&module).is_empty());
@@ -168,7 +179,7 @@ fn scheduler_in_zig_decides_as_the_built_in_one_and_is_told_everything() {
 #[test]
 fn scheduler_in_go_decides_as_the_built_in_one_and_is_told_everything() {
     let Some(project) = Project::new(Language::Go, &["go"]) else { return };
-    let module = project.build();
+    let module = project.test();
     decides_as_wlc(&module);
     has_room_for_so_many(&module);
     let imports = imports(&module);
@@ -179,7 +190,7 @@ fn scheduler_in_go_decides_as_the_built_in_one_and_is_told_everything() {
 #[test]
 fn scheduler_in_assembly_script_decides_as_the_built_in_one_and_is_told_everything() {
     let Some(project) = Project::new(Language::AssemblyScript, &["asc"]) else { return };
-    let module = project.build();
+    let module = project.test();
     decides_as_wlc(&module);
     has_room_for_so_many(&module);
     assert!(imports(&module).is_empty());
@@ -189,7 +200,7 @@ fn scheduler_in_assembly_script_decides_as_the_built_in_one_and_is_told_everythi
 #[test]
 fn scheduler_in_wat_decides_as_the_built_in_one() {
     let Some(project) = Project::new(Language::Wat, &["wat2wasm"]) else { return };
-    let module = project.build();
+    let module = project.test();
     decides_as_wlc(&module);
     has_room_for_so_many(&module);
     assert!(imports(&module).is_empty());
@@ -198,7 +209,7 @@ fn scheduler_in_wat_decides_as_the_built_in_one() {
 #[test]
 fn scheduler_in_rust_decides_as_the_built_in_one() {
     let Some(project) = Project::new(Language::Rust, &["cargo"]) else { return };
-    let module = project.build();
+    let module = project.test();
     decides_as_wlc(&module);
     assert!(imports(&module).is_empty());
 }
