@@ -1,6 +1,8 @@
 //! The rig that the tests share: packets built and checked by an implementation that is not ours,
-//! a director in memory with a clock that the test moves, and requests for schedulers.
+//! a director in memory with a clock that the test moves, requests for schedulers, and the
+//! contract in other languages.
 
+pub mod bindings;
 pub mod fuzz;
 pub mod onlooker;
 pub mod packet;

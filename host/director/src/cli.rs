@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod list;
+mod plugin;
 mod replay;
 mod run;
 
@@ -54,6 +55,7 @@ enum Command {
     List(list::ListArgs),
     Replay(replay::ReplayArgs),
     Demo(demo::DemoArgs),
+    Plugin(plugin::PluginArgs),
     Completions(CompletionsArgs),
 }
 
@@ -84,6 +86,7 @@ pub(crate) fn main() -> ExitCode {
             Command::List(args) => list::list(&args),
             Command::Replay(args) => replay::replay(&args),
             Command::Demo(args) => demo::demo(&args),
+            Command::Plugin(args) => plugin::plugin(&args),
             Command::Completions(CompletionsArgs { shell }) => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut CommandLine::command(), "wvs", &mut script);

@@ -188,7 +188,8 @@ fn define(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
         "clock_time_get",
         |mut caller: Caller<'_, Guest>, _: u32, _: u64, at: u32| {
             charge(&mut caller, 0)?;
-            let nanos = caller.data().now_ms.saturating_mul(1_000_000);
+            // Never 0: the runtime of Go takes that for a broken clock and stops.
+            let nanos = caller.data().now_ms.max(1).saturating_mul(1_000_000);
             Ok(write_all(&mut caller, &[(at, &nanos.to_le_bytes())]))
         },
     )?;

@@ -125,7 +125,7 @@ impl Region {
 }
 
 constants! {
-    /// Kinds of regions as numbers; [`Region`] as a type.
+    /// Kinds of regions, the first argument of `wvs_region`.
     pub mod region: u32 {
         /// The configuration as JSON text in UTF-8, and the reason of a refusal.
         CONFIG = 0;
@@ -143,7 +143,7 @@ constants! {
 }
 
 constants! {
-    /// Bits of the `wvs_caps` result.
+    /// Bits of the result of `wvs_caps`.
     pub mod caps: u32 {
         /// Reads `active` and `inactive`: they are refreshed before each decision.
         COUNTERS = 1;
@@ -160,7 +160,7 @@ constants! {
 pub const CAPS_ALL: u32 = caps::COUNTERS | caps::PURE | caps::SERVER_INFO | caps::SIGNALS;
 
 constants! {
-    /// Bits of [`Server::flags`].
+    /// Bits of a server's `flags`.
     pub mod server_flags: u32 {
         /// The server may be used as far as its health goes.
         UP = 1;
@@ -268,7 +268,7 @@ record! {
 }
 
 record! {
-    /// What does not fit into [`Server`], for plugins that ask for it.
+    /// What does not fit into a server record, for plugins that ask for it.
     pub struct ServerInfo, 32 octets {
         /// The real server's address, IPv4 in the first four octets.
         0 => address: [u8; 16],

@@ -43,10 +43,13 @@ fn cargo(arguments: &[&str], target_dir: &Path) {
 }
 
 #[test]
-fn guide_shows_the_files_of_the_example() {
+fn guide_shows_the_files_of_the_examples() {
     let guide = guide();
-    for file in ["Cargo.toml", "src/lib.rs"] {
-        let path = format!("{EXAMPLE}/{file}");
+    for path in [
+        format!("{EXAMPLE}/Cargo.toml"),
+        format!("{EXAMPLE}/src/lib.rs"),
+        "examples/schedulers/fill/scheduler.c".to_owned(),
+    ] {
         let shown = block(&guide, &format!("<!-- file: {path} -->"));
         let there = fs::read_to_string(workspace().join(&path)).unwrap();
         assert_eq!(shown, there, "{path}");
