@@ -35,6 +35,7 @@ mod replay;
 mod scheduler;
 mod shape;
 mod signature;
+pub mod simulation;
 mod table;
 mod text;
 mod trial;
