@@ -27,11 +27,11 @@ mod requests;
 mod servers;
 mod world;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
-use wvs_abi::{Request, encode_address};
+use wvs_abi::Request;
 use wvs_core::random::Random;
 
 pub use candidate::{Answer, Candidate, FirstFault, Tally};
@@ -47,11 +47,6 @@ use world::World;
 
 /// How many intervals the outcome's timeline has at most.
 pub const INTERVALS_MAX: u64 = 60;
-
-/// The virtual service's addresses, from the ranges for documentation, and its port.
-const VIP_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
-const VIP_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
-const PORT: u16 = 80;
 
 /// TCP.
 const PROTOCOL: u8 = 6;
@@ -153,7 +148,7 @@ impl Simulation {
         let mut placed = 0;
         for (number, arrival) in (0..).zip(self.requests.list()) {
             world.advance(arrival.at_ms);
-            let request = request(arrival.client, arrival.port, arrival.at_ms, random.next());
+            let request = arrival.request(random.next());
             let answer = candidate.ask(world.table(), &request, world.counts());
             watcher(&Step {
                 number,
@@ -207,24 +202,5 @@ impl Timeline {
         if let Some(count) = count {
             *count += 1;
         }
-    }
-}
-
-/// A request of a client's to the virtual service.
-fn request(client: IpAddr, port: u16, now_ms: u64, random: u64) -> Request {
-    let (family, vip) = match client {
-        IpAddr::V4(_) => (4, IpAddr::V4(VIP_V4)),
-        IpAddr::V6(_) => (6, IpAddr::V6(VIP_V6)),
-    };
-    Request {
-        family,
-        protocol: PROTOCOL,
-        client_port: port,
-        virtual_port: PORT,
-        client_address: encode_address(client),
-        virtual_address: encode_address(vip),
-        now_ms,
-        random,
-        ..Request::default()
     }
 }

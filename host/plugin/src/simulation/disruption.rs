@@ -1,7 +1,6 @@
 //! How many clients lose their server when another one goes or comes.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -9,7 +8,7 @@ use wvs_core::random::Random;
 
 use super::servers::{Servers, SimulatedServer};
 use super::world::World;
-use super::{Candidate, Requests, request};
+use super::{Arrival, Candidate, Requests};
 use crate::error::InstanceError;
 use crate::module::Module;
 
@@ -92,10 +91,10 @@ pub(super) fn measure(
 }
 
 /// Different clients in the order in which they come.
-fn clients(requests: &Requests) -> Vec<(IpAddr, u16)> {
+fn clients(requests: &Requests) -> Vec<Arrival> {
     let mut known = HashSet::new();
-    let arrivals = requests.list().iter().filter(|arrival| known.insert(arrival.client));
-    arrivals.map(|arrival| (arrival.client, arrival.port)).take(CLIENTS_MAX).collect()
+    let first = requests.list().iter().filter(|arrival| known.insert(arrival.client));
+    first.take(CLIENTS_MAX).copied().collect()
 }
 
 /// The servers, of which one is not there in the third of four rounds. That it comes back as another
@@ -118,7 +117,7 @@ fn without_for_a_while(start: &[&SimulatedServer], removed: usize) -> Servers {
 fn ask(
     world: &mut World,
     mut candidate: Candidate,
-    clients: &[(IpAddr, u16)],
+    clients: &[Arrival],
     removed: usize,
     seed: u64,
 ) -> [Round; 4] {
@@ -128,9 +127,9 @@ fn ask(
     [(); 4].map(|()| {
         shuffle(&mut order, &mut random);
         let mut round = vec![None; clients.len()];
-        for (at_ms, (client, (address, port))) in (start_ms..).zip(&order) {
+        for (at_ms, (client, arrival)) in (start_ms..).zip(&order) {
             world.advance(at_ms);
-            let request = request(*address, *port, at_ms, random.next());
+            let request = Arrival { at_ms, ..**arrival }.request(random.next());
             let answer = candidate.ask(world.table(), &request, world.counts());
             // Open until all were asked, and forgotten when they are asked again.
             let server = world.place(&answer, at_ms, ROUND_MS / 2);

@@ -1,10 +1,12 @@
 //! The requests of a simulation: which client opens a connection when, and for how long.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use thiserror::Error;
+use wvs_abi::{Request, encode_address};
 use wvs_core::random::Random;
 
+use super::PROTOCOL;
 use crate::text::{NAME_MAX, printable};
 
 /// The most requests of one simulation.
@@ -20,6 +22,11 @@ const HEADER: &str = "at_ms,client,port,duration_ms";
 /// average. Some 500 connections are open at a time.
 const INTERVAL_MS_MEAN: u64 = 2;
 const DURATION_MS_MEAN: u64 = 1_000;
+
+/// The virtual service's addresses, from the ranges for documentation, and its port.
+const VIP_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+const VIP_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
+const PORT: u16 = 80;
 
 /// The network that random clients come from: the one for benchmarks, 198.18.0.0/15.
 const CLIENTS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
@@ -170,6 +177,28 @@ impl Requests {
     #[must_use]
     pub fn milliseconds(&self) -> u64 {
         self.list.last().map_or(0, |last| last.at_ms)
+    }
+}
+
+impl Arrival {
+    /// What a plugin is shown of it: its first packet, to the simulation's virtual service.
+    #[must_use]
+    pub fn request(&self, random: u64) -> Request {
+        let (family, vip) = match self.client {
+            IpAddr::V4(_) => (4, IpAddr::V4(VIP_V4)),
+            IpAddr::V6(_) => (6, IpAddr::V6(VIP_V6)),
+        };
+        Request {
+            family,
+            protocol: PROTOCOL,
+            client_port: self.port,
+            virtual_port: PORT,
+            client_address: encode_address(self.client),
+            virtual_address: encode_address(vip),
+            now_ms: self.at_ms,
+            random,
+            ..Request::default()
+        }
     }
 }
 

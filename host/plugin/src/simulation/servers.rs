@@ -2,13 +2,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use thiserror::Error;
 use wvs_core::real_server::WEIGHT_MAX;
 
-use crate::text::{NAME_MAX, printable};
-
 use super::TIME_MS_MAX;
+use super::world::World;
+use crate::table::ServerTable;
+use crate::text::{NAME_MAX, printable};
 
 /// The most servers that a specification may have.
 pub const SERVERS_MAX: usize = 4_096;
@@ -98,6 +100,12 @@ impl Servers {
     #[must_use]
     pub fn list(&self) -> &[SimulatedServer] {
         &self.list
+    }
+
+    /// What plugins are shown of those that are there at the start.
+    #[must_use]
+    pub fn table(&self) -> Arc<ServerTable> {
+        Arc::clone(World::new(self).table())
     }
 }
 
