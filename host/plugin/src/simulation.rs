@@ -1,24 +1,10 @@
 //! Schedulers at work without a director: a virtual clock, connections that open and close, real
 //! servers that come and go.
 //!
-//! ```
-//! use wvs_plugin::simulation::{Requests, Simulation};
-//! use wvs_plugin::{Host, Limits, Source};
-//!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let wlc = Host::new()?.load(Source::BuiltIn("wlc"), Limits::default())?;
-//! let simulation = Simulation::new("3,1".parse()?, Requests::random(1, 10_000));
-//! let outcome = simulation.run(&wlc, None)?;
-//! assert_eq!(outcome.tally.faults, 0);
-//! assert!((0.74..0.76).contains(&outcome.servers[0].share));
-//! # Ok(())
-//! # }
-//! ```
-//!
 //! A run is a function of its inputs: the same ones give the same outcome on every machine. What
 //! happens is a stream of [`Step`]s, which whoever [watches](Simulation::watch) sees one by one, and
 //! which a [`Comparison`] puts to another plugin. Steps that come from elsewhere, such as a
-//! recording, will do for that as well.
+//! recording, will do for that as well. The [crate's documentation](crate) has an example.
 
 mod candidate;
 mod comparison;

@@ -18,9 +18,9 @@ pub const TIME_MS_MAX: u64 = 10_000_000_000;
 /// The first line of the text form.
 const HEADER: &str = "at_ms,client,port,duration_ms";
 
-/// Milliseconds between two random requests, and from a random connection's start to its end, on
-/// average. Some 500 connections are open at a time.
-const INTERVAL_MS_MEAN: u64 = 2;
+/// Microseconds between two random requests, and milliseconds from a random connection's start to its
+/// end, on average. Some 500 connections are open at a time.
+const INTERVAL_US_MEAN: u64 = 2_000;
 const DURATION_MS_MEAN: u64 = 1_000;
 
 /// The virtual service's addresses, from the ranges for documentation, and its port.
@@ -117,12 +117,12 @@ impl Requests {
         let count = count.min(REQUESTS_MAX);
         let clients = (count as u64 / REQUESTS_PER_CLIENT).max(1);
         let mut random = Random::new(seed);
-        let mut at_ms = 0;
+        let mut at_us = 0;
         let list = (0..count).map(|_| {
-            at_ms += exponential(&mut random, INTERVAL_MS_MEAN);
+            at_us += exponential(&mut random, INTERVAL_US_MEAN);
             let client = u32::try_from(random.next() % clients).unwrap_or(0);
             Arrival {
-                at_ms,
+                at_ms: at_us / 1_000,
                 client: IpAddr::V4(Ipv4Addr::from(u32::from(CLIENTS) + client)),
                 port: 1_024 + u16::try_from(random.next() % 64_512).unwrap_or(0),
                 duration_ms: exponential(&mut random, DURATION_MS_MEAN),

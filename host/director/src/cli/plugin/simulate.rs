@@ -27,8 +27,8 @@ const REQUESTS_OCTETS_MAX: usize = 128 << 20;
 /// What stands before the seed and the number of random requests.
 const RANDOM: &str = "random:";
 
-/// Servers shown of a table at which two plugins differ.
-const SERVERS_SHOWN_MAX: usize = 16;
+/// Servers shown of a list; JSON has all.
+const SERVERS_SHOWN_MAX: usize = 64;
 
 /// Put a plugin to simulated connections, and see what it makes of them.
 ///
@@ -276,7 +276,7 @@ fn tell_outcome(text: &mut String, plugin: &str, outcome: &Outcome) {
         "  {:<width$} weight  connections    share  by weight  most active",
         "server"
     );
-    for server in servers {
+    for server in servers.iter().take(SERVERS_SHOWN_MAX) {
         let _ = writeln!(
             text,
             "  {:<width$} {:>6} {:>12} {:>6.1} % {:>8.1} % {:>12}",
@@ -287,6 +287,9 @@ fn tell_outcome(text: &mut String, plugin: &str, outcome: &Outcome) {
             server.due * 100.0,
             grouped(u64::from(server.active_max)),
         );
+    }
+    if servers.len() > SERVERS_SHOWN_MAX {
+        let _ = writeln!(text, "  and {} more; --json has all", servers.len() - SERVERS_SHOWN_MAX);
     }
     let Tally { picks, no_server, defers, faults, quarantines, unavailable, .. } = tally;
     let _ = writeln!(
@@ -360,7 +363,7 @@ fn tell_against(text: &mut String, plugin: &str, against: &AgainstReport, reques
     };
     let _ = writeln!(
         text,
-        "  the first other one is to request {}, at {at_ms} ms from {client}:",
+        "  they first differ at request {}, which comes from {client} at {at_ms} ms:",
         grouped(*number)
     );
     let width = plugin.chars().count().max(other.chars().count());
@@ -376,7 +379,8 @@ fn tell_against(text: &mut String, plugin: &str, against: &AgainstReport, reques
         );
     }
     if servers.len() > SERVERS_SHOWN_MAX {
-        let _ = writeln!(text, "    and {} more", servers.len() - SERVERS_SHOWN_MAX);
+        let _ =
+            writeln!(text, "    and {} more; --json has all", servers.len() - SERVERS_SHOWN_MAX);
     }
 }
 

@@ -41,7 +41,10 @@ pub(super) fn draw(plugin: &str, outcome: &Outcome) -> String {
 <text x="8" y="24" font-size="15" font-weight="600">{title}</text>
 "#
     );
+    // Without it the ground shows through between the columns.
+    svg.push_str("<g shape-rendering=\"crispEdges\">\n");
     draw_columns(&mut svg, outcome);
+    svg.push_str("</g>\n");
     draw_axes(&mut svg, outcome);
     draw_legend(&mut svg, outcome);
     svg.push_str("</svg>\n");
