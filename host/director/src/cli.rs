@@ -40,6 +40,7 @@ const REFUSED: u8 = 2;
   wvs list                 show the running director's services and servers
   wvs replay in.pcap -c wvs.yaml -o out.pcap
                            see what a director would do with captured packets
+  wvs plugin check my.wasm try a scheduler of your own
 
 Exit status: 0 done, 1 failed, 2 wrong usage or a bad configuration."
 )]
@@ -54,8 +55,8 @@ enum Command {
     Check(check::CheckArgs),
     List(list::ListArgs),
     Replay(replay::ReplayArgs),
-    Demo(demo::DemoArgs),
     Plugin(plugin::PluginArgs),
+    Demo(demo::DemoArgs),
     Completions(CompletionsArgs),
 }
 
@@ -85,8 +86,8 @@ pub(crate) fn main() -> ExitCode {
             Command::Check(args) => check::check(&args),
             Command::List(args) => list::list(&args),
             Command::Replay(args) => replay::replay(&args),
-            Command::Demo(args) => demo::demo(&args),
             Command::Plugin(args) => plugin::plugin(&args),
+            Command::Demo(args) => demo::demo(&args),
             Command::Completions(CompletionsArgs { shell }) => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut CommandLine::command(), "wvs", &mut script);

@@ -152,6 +152,19 @@ pub(crate) fn count(
     format!("{number} {noun}")
 }
 
+/// With a comma between groups of three digits.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// Address and port as `ipvsadm` writes them; the address alone where there is no port.
 #[must_use]
 pub fn address(ip: IpAddr, port: u16) -> String {
@@ -211,6 +224,11 @@ mod tests {
             assert_eq!(short(number), is_short);
             assert_eq!(exact(number), is_exact);
         }
+    }
+
+    #[test]
+    fn digits_are_grouped_by_three() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
     }
 
     #[test]

@@ -12,6 +12,26 @@
 //!                                     fault ▼        │ made anew on the rebuild thread
 //! ```
 //!
+//! A [simulation] puts a plugin to connections without a director, such as in its author's tests:
+//!
+//! ```
+//! use wvs_plugin::simulation::{Requests, Simulation};
+//! use wvs_plugin::{Host, Limits, Source};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let file = folder.path().join("mine.wasm");
+//! # std::fs::write(&file, wvs_plugin::builtin::find("wlc").ok_or("no wlc")?)?;
+//! // `file` is where cargo put the module: target/wasm32-unknown-unknown/release/mine.wasm
+//! let plugin = Host::new()?.load(Source::File(&file), Limits::default())?;
+//! let simulation = Simulation::new("3,1".parse()?, Requests::random(1, 10_000));
+//! let outcome = simulation.run(&plugin, None)?;
+//! assert_eq!(outcome.tally.faults, 0);
+//! assert!((0.72..0.78).contains(&outcome.servers[0].share));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The contract itself is the crate [`wvs_abi`]; `docs/PLUGINS.md` explains it to authors.
 
 pub mod builtin;
@@ -35,6 +55,7 @@ mod replay;
 mod scheduler;
 mod shape;
 mod signature;
+pub mod simulation;
 mod table;
 mod text;
 mod trial;

@@ -113,7 +113,19 @@ impl Module {
         config: Option<&str>,
         servers: &[Arc<RealServer>],
     ) -> Result<ProbeReport, InstanceError> {
-        probe::probe(Instance::new(self, config)?, &ServerTable::new(servers))
+        self.probe_over(config, &ServerTable::new(servers))
+    }
+
+    /// [`probe`](Self::probe) over servers that need not exist.
+    ///
+    /// # Errors
+    /// The first thing that the plugin did wrong.
+    pub fn probe_over(
+        &self,
+        config: Option<&str>,
+        servers: &ServerTable,
+    ) -> Result<ProbeReport, InstanceError> {
+        probe::probe(Instance::new(self, config)?, servers)
     }
 
     /// A scheduler for one virtual service with this `config` (JSON text) and these `servers`. It

@@ -1,5 +1,6 @@
 //! The servers of a virtual service as a plugin is shown them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use wvs_abi::{Server, ServerInfo};
@@ -32,6 +33,13 @@ impl ServerTable {
         let likely = usize::try_from(id.wrapping_sub(first)).ok().filter(|index| is_at(*index));
         let index = likely.or_else(|| (0..self.servers.len()).find(|index| is_at(*index)));
         index.and_then(|index| u32::try_from(index).ok())
+    }
+
+    /// Address and port of the server at `index`; `None` when there is none, or it has no address.
+    #[must_use]
+    pub fn address(&self, index: usize) -> Option<SocketAddr> {
+        let info = self.info.get(index).filter(|info| info.family != 0)?;
+        Some(SocketAddr::new(info.ip(), info.port))
     }
 
     /// Whether a plugin need not be told of `self` after `other`: nothing differs but counts.

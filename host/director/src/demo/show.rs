@@ -9,6 +9,7 @@ use super::act::{Act, Goal};
 use super::report::{ActReport, Report, ServerReport};
 use super::{WEIGHTS, config};
 use crate::lab::{self, CLIENTS, Host};
+use crate::output::grouped;
 
 /// Columns of a full bar.
 const BAR: usize = 30;
@@ -269,19 +270,6 @@ fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-/// With a comma between groups of three digits.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// Whether this process is in the first user namespace, where root is root.
 fn has_all_users() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
@@ -298,10 +286,5 @@ mod tests {
         assert_eq!(bar(1.0).chars().count(), BAR);
         assert_eq!(bar(0.5), "█".repeat(BAR / 2));
         assert_eq!(bar(1.0 / (BAR as f64 * 8.0)), "▏");
-    }
-
-    #[test]
-    fn digits_are_grouped_by_three() {
-        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
     }
 }
