@@ -2,6 +2,7 @@
 
 mod chart;
 mod golden;
+mod replay;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -41,6 +42,7 @@ const SERVERS_SHOWN_MAX: usize = 64;
   wvs plugin simulate my.wasm --servers 16x1,1@5000.. --against wlc
   wvs plugin simulate my.wasm --requests log.csv --golden log.golden --update
   wvs plugin simulate my.wasm --requests log.csv --golden log.golden
+  wvs plugin simulate my.wasm --replay web.recording
 
 Servers are separated by commas, each of them one of
   3                a server of weight 3
@@ -98,6 +100,13 @@ pub(super) struct SimulateArgs {
     /// Draw the servers' shares over time.
     #[arg(long, value_name = "FILE.svg")]
     chart: Option<PathBuf>,
+
+    /// Put to it what a director recorded, see `wvs plugin record`, and say where it first answers
+    /// otherwise.
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "config", "servers", "requests", "against", "golden", "chart",
+    ])]
+    replay: Option<PathBuf>,
 
     /// Write the answer as JSON.
     #[arg(long)]
@@ -176,6 +185,9 @@ impl Report {
 }
 
 pub(super) fn simulate(args: &SimulateArgs) -> u8 {
+    if let Some(recording) = &args.replay {
+        return replay::replay(&args.plugin, recording, args.json);
+    }
     let report = match run(args) {
         Ok(report) => report,
         Err(trouble) => return trouble.tell(),

@@ -83,14 +83,19 @@ impl fmt::Display for PluginSource {
 impl PluginSource {
     /// Reads, checks and compiles it.
     pub(super) fn load(&self, host: &Host) -> Result<Module, Trouble> {
+        self.load_within(host, Limits::default())
+    }
+
+    /// The same with limits of its own.
+    pub(super) fn load_within(&self, host: &Host, limits: Limits) -> Result<Module, Trouble> {
         let loaded = match self {
-            Self::BuiltIn(name) => host.load(Source::BuiltIn(name), Limits::default()),
+            Self::BuiltIn(name) => host.load(Source::BuiltIn(name), limits),
             Self::File(path) if path.extension().is_some_and(|extension| extension == "wat") => {
                 let octets = read_text_form(path)?;
                 let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("plugin");
-                host.load(Source::Octets { name, octets: &octets }, Limits::default())
+                host.load(Source::Octets { name, octets: &octets }, limits)
             }
-            Self::File(path) => host.load(Source::File(path), Limits::default()),
+            Self::File(path) => host.load(Source::File(path), limits),
         };
         loaded.map_err(|error| match error {
             LoadError::Read { path, source } => unreadable(&path, &source),
