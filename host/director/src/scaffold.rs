@@ -86,8 +86,15 @@ const RUST: &[File] = files![
     "sdk/abi/src/lib.rs" from "abi/src/lib.rs",
     "sdk/abi/src/record.rs" from "abi/src/record.rs",
     "sdk/rust/Cargo.toml" from "rust/Cargo.toml",
+    "sdk/rust/src/affinity.rs" from "rust/src/affinity.rs",
+    "sdk/rust/src/config.rs" from "rust/src/config.rs",
+    "sdk/rust/src/hash.rs" from "rust/src/hash.rs",
     "sdk/rust/src/lib.rs" from "rust/src/lib.rs",
+    "sdk/rust/src/load.rs" from "rust/src/load.rs",
     "sdk/rust/src/plugin.rs" from "rust/src/plugin.rs",
+    "sdk/rust/src/roster.rs" from "rust/src/roster.rs",
+    "sdk/rust/src/state.rs" from "rust/src/state.rs",
+    "sdk/rust/src/turn.rs" from "rust/src/turn.rs",
 ];
 
 const C: &[File] = files![
