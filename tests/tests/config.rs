@@ -213,6 +213,15 @@ fn documentation_shows_every_key_with_its_values_default_and_meaning() {
     }
 }
 
+#[test]
+fn documentation_names_every_built_in_scheduler() {
+    let service = TABLES.iter().find(|table| table.path == "services[]").unwrap();
+    let text = service.to_string();
+    let missing = |name: &&&str| !text.contains(&format!("`{name}`,"));
+    let missing: Vec<_> = wvs_plugin::builtin::NAMES.iter().filter(missing).collect();
+    assert!(missing.is_empty(), "the key `scheduler` does not name {missing:?}");
+}
+
 fn marker(table: &Table) -> String {
     let path = if table.path.is_empty() { "the file" } else { table.path };
     format!("<!-- keys of {path} -->")

@@ -117,15 +117,19 @@ mod tests {
         request
     }
 
-    /// Picks for virtual addresses and loads in turn, a millisecond apart.
-    fn picks(lblc: &mut LocalityBased, steps: &[(u8, &[(u32, u32)])]) -> Vec<Option<usize>> {
-        let pick = |(now_ms, &(vip, list)): (u64, &(u8, &[(u32, u32)]))| match lblc
-            .schedule(&request(vip, now_ms), &servers(list))
-        {
-            Pick::Server(index) => Some(index),
-            _ => None,
-        };
-        (0..).zip(steps).map(pick).collect()
+    /// A virtual address and the servers at that time.
+    type Step<'a> = (u8, &'a [(u32, u32)]);
+
+    /// Picks for the steps in turn, a millisecond apart.
+    fn picks(lblc: &mut LocalityBased, steps: &[Step<'_>]) -> Vec<Option<usize>> {
+        let mut picks = Vec::new();
+        for (now_ms, &(vip, list)) in (0..).zip(steps) {
+            picks.push(match lblc.schedule(&request(vip, now_ms), &servers(list)) {
+                Pick::Server(index) => Some(index),
+                _ => None,
+            });
+        }
+        picks
     }
 
     fn started(config: &str) -> LocalityBased {

@@ -26,7 +26,7 @@
 //! **When.** TCP servers at different distances or of changing speed, where connecting soon counts.
 //! The handshake is the kernel's on most servers: how long a program takes to reply it does not tell.
 
-use wvs_sdk::{Pick, Request, Roster, Scheduler, Server, Signals, caps, no_config};
+use wvs_sdk::{Pick, Request, Roster, Scheduler, Server, Signals, caps, load, no_config};
 
 /// How often failures can double a standing.
 const DOUBLINGS_MAX: u32 = 10;
@@ -61,6 +61,8 @@ struct Record {
     was_heard: bool,
     /// The standing for one unit of weight.
     factor: f64,
+    /// The factor times the microseconds that count: what a connection costs here.
+    cost: f64,
 }
 
 /// The signals that matter.
@@ -102,12 +104,15 @@ impl Record {
         self.factor = standing / f64::from(self.weight);
     }
 
-    /// The time that counts, when the fastest server's is `least_us`.
-    fn micros(&self, least_us: u32) -> u32 {
-        match self.seen {
-            Some(Seen { connect_us: measured @ 1.., .. }) => measured,
-            _ => least_us.max(1),
-        }
+    /// Whether a time was measured.
+    fn is_measured(&self) -> bool {
+        self.seen.is_some_and(|seen| seen.connect_us > 0)
+    }
+
+    /// Works out the cost, when the fastest server's time is `least_us`.
+    fn price(&mut self, least_us: u32) {
+        let measured = self.seen.map(|seen| seen.connect_us).filter(|micros| *micros > 0);
+        self.cost = f64::from(measured.unwrap_or(least_us).max(1)) * self.factor;
     }
 }
 
@@ -126,24 +131,31 @@ impl Scheduler for LeastResponseTime {
             let mut record = known.unwrap_or(Record { id: server.id, ..Record::default() });
             record.weight = server.weight;
             record.stand(record.doublings);
+            record.price(self.least_us);
             record
         };
         self.records = servers.iter().map(record).collect();
     }
 
     fn signals_refreshed(&mut self, signals: &[Signals]) {
-        let mut least_us = u32::MAX;
+        // Less 1, so that 0, which is none, becomes the highest.
+        let mut least_less_1 = u32::MAX;
         for (record, signals) in self.records.iter_mut().zip(signals) {
             let &Signals { connect_us, connects, resets, timeouts, .. } = signals;
             let seen = Seen { connect_us, connects, resets, timeouts };
             if record.seen != Some(seen) {
                 record.update(seen);
+                record.price(self.least_us);
             }
-            if connect_us > 0 {
-                least_us = least_us.min(connect_us);
+            least_less_1 = least_less_1.min(connect_us.wrapping_sub(1));
+        }
+        let least_us = least_less_1.wrapping_add(1);
+        if least_us != self.least_us {
+            self.least_us = least_us;
+            for record in self.records.iter_mut().filter(|record| !record.is_measured()) {
+                record.price(least_us);
             }
         }
-        self.least_us = if least_us == u32::MAX { 0 } else { least_us };
     }
 
     fn schedule(&mut self, request: &Request, servers: &[Server]) -> Pick {
@@ -151,14 +163,16 @@ impl Scheduler for LeastResponseTime {
         let times = request.now_ms.saturating_sub(*counted_ms) / SILENCE_MS;
         if times > 0 {
             *counted_ms += times * SILENCE_MS;
-            self.records.iter_mut().for_each(|record| record.count_silence(times));
+            for record in &mut self.records {
+                record.count_silence(times);
+                record.price(self.least_us);
+            }
         }
         let mut best = None;
         let mut least = f64::INFINITY;
         for (index, (server, record)) in servers.iter().zip(&self.records).enumerate() {
-            let connections = f64::from(server.active) + f64::from(server.inactive) / 256.0;
-            let micros = f64::from(record.micros(self.least_us));
-            let delay = micros * (connections + 1.0) * record.factor;
+            // In 256ths of a connection, with the one in hand.
+            let delay = (load::overhead(server) + 256) as f64 * record.cost;
             if delay < least && server.is_available() {
                 least = delay;
                 best = Some(index);

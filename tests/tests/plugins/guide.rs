@@ -7,7 +7,9 @@ use std::{env, fs};
 use wvs_abi::{Request, export};
 use wvs_core::random::Random;
 use wvs_core::scheduler::{Pick, Scheduler};
-use wvs_plugin::{CALM_MS, FAULTS_MAX, Limits, QUARANTINE_MAX_MS, QUARANTINE_MIN_MS, Source};
+use wvs_plugin::{
+    CALM_MS, FAULTS_MAX, Limits, QUARANTINE_MAX_MS, QUARANTINE_MIN_MS, Source, builtin,
+};
 
 use crate::{HOST, servers};
 
@@ -71,6 +73,19 @@ fn guide_names_every_export() {
         export::SERVERS_CHANGED,
     ] {
         assert!(guide.contains(&format!("`{export}`")), "{export}");
+    }
+}
+
+#[test]
+fn guide_has_a_page_for_every_built_in() {
+    let guide = guide();
+    let (_, pages) = guide.split_once("\n## The built-in schedulers\n").unwrap();
+    let headings = pages.lines().filter_map(|line| line.strip_prefix("### "));
+    let mut headings: Vec<_> = headings.collect();
+    headings.sort_unstable();
+    assert_eq!(headings, builtin::NAMES);
+    for name in builtin::NAMES {
+        assert!(pages.contains(&format!("[{name}](#{name})")), "{name}");
     }
 }
 

@@ -281,7 +281,9 @@ pub static SERVICE: Table = Table {
         Key::optional(
             "scheduler",
             "`wlc`",
-            "`rr`, `wlc`, `sh`, the name of a plugin, or a mapping",
+            "`rr`, `wrr`, `swrr`, `lc`, `wlc`, `sed`, `nq`, `lrt`, `dh`, `sh`, `mh`, \
+             `hrw`, `lblc`, `lblcr`, `fo`, `ovf`, `twos`, the name of a plugin, or a \
+             mapping",
             "Which plugin chooses the real server of a new connection.",
         ),
         Key::optional(
@@ -328,7 +330,7 @@ pub static SCHEDULER: Table = Table {
     keys: &[
         Key::required(
             "plugin",
-            "`rr`, `wlc`, `sh` or the name of a plugin",
+            "the name of a built-in scheduler or of a plugin",
             "As `scheduler` without a mapping.",
         ),
         Key::optional(
