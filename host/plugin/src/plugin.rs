@@ -115,6 +115,16 @@ impl Shown {
     }
 }
 
+/// The first and the last argument of `wvs_event`.
+pub(crate) fn event_numbers(kind: EventKind) -> (u32, u32) {
+    match kind {
+        EventKind::Bound => (event::BOUND, 0),
+        EventKind::Unbound { lifetime_ms } => (event::UNBOUND, lifetime_ms),
+        EventKind::Refused => (event::CONNECT_FAILED, connect_failed::REFUSED),
+        EventKind::Unanswered => (event::CONNECT_FAILED, connect_failed::UNANSWERED),
+    }
+}
+
 impl fmt::Debug for Plugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Plugin")
@@ -306,12 +316,7 @@ impl Plugin {
             return;
         }
         let Some(index) = self.table.index_of(happened.server_id) else { return };
-        let (kind, argument) = match happened.kind {
-            EventKind::Bound => (event::BOUND, 0),
-            EventKind::Unbound { lifetime_ms } => (event::UNBOUND, lifetime_ms),
-            EventKind::Refused => (event::CONNECT_FAILED, connect_failed::REFUSED),
-            EventKind::Unanswered => (event::CONNECT_FAILED, connect_failed::UNANSWERED),
-        };
+        let (kind, argument) = event_numbers(happened.kind);
         self.counters.count_event();
         self.has_worked = true;
         if let Some(recorder) = &self.recorder {

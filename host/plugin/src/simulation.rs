@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use wvs_abi::Request;
+use wvs_core::event::Event;
 use wvs_core::random::Random;
 
 pub use candidate::{Answer, Candidate, FirstFault, Tally};
@@ -44,17 +45,26 @@ pub struct Simulation {
     requests: Requests,
 }
 
-/// One decision: what was asked, over which servers, and the answer.
+/// What a plugin is asked, and what it is told before that.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'q> {
+    /// The first packet of a connection.
+    pub request: &'q Request,
+    /// The servers, without counts. The same `Arc` until they change.
+    pub servers: &'q Arc<ServerTable>,
+    /// Active and inactive connections of each of them at that moment.
+    pub counts: &'q [(u32, u32)],
+    /// What happened to connections since the last question, by time in milliseconds.
+    pub events: &'q [(u64, Event)],
+}
+
+/// One decision: a question and the answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'s> {
     /// Its number, from 0.
     pub number: u64,
-    /// The first packet of a connection.
-    pub request: &'s Request,
-    /// The servers, without counts. The same `Arc` until they change.
-    pub servers: &'s Arc<ServerTable>,
-    /// Active and inactive connections of each of them at that moment.
-    pub counts: &'s [(u32, u32)],
+    /// What was asked.
+    pub question: Question<'s>,
     /// The answer.
     pub answer: &'s Answer,
 }
@@ -135,14 +145,9 @@ impl Simulation {
         for (number, arrival) in (0..).zip(self.requests.list()) {
             world.advance(arrival.at_ms);
             let request = arrival.request(random.next());
-            let answer = candidate.ask(world.table(), &request, world.counts());
-            watcher(&Step {
-                number,
-                request: &request,
-                servers: world.table(),
-                counts: world.counts(),
-                answer: &answer,
-            });
+            let question = world.question(&request);
+            let answer = candidate.ask(&question);
+            watcher(&Step { number, question, answer: &answer });
             if let Some(server) = world.place(&answer, arrival.at_ms, arrival.duration_ms) {
                 placed += 1;
                 timeline.count(arrival.at_ms, server);

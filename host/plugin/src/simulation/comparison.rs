@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::Step;
 use super::candidate::{Candidate, Tally};
+use super::{Question, Step};
 use crate::error::InstanceError;
 use crate::module::Module;
 use crate::table::ServerTable;
@@ -69,18 +69,19 @@ impl Comparison {
 
     /// Puts the step's question to the plugin and compares the answers.
     pub fn follow(&mut self, step: &Step<'_>) {
-        let answer = self.candidate.ask(step.servers, step.request, step.counts);
+        let question = &step.question;
+        let answer = self.candidate.ask(question);
         self.steps += 1;
         if answer == *step.answer {
             self.agreed += 1;
         } else if self.first.is_none() {
             self.first = Some(Difference {
                 number: step.number,
-                at_ms: step.request.now_ms,
-                client: SocketAddr::new(step.request.client(), step.request.client_port),
-                servers: servers_then(step),
-                expected: step.answer.describe(step.servers),
-                found: answer.describe(step.servers),
+                at_ms: question.request.now_ms,
+                client: SocketAddr::new(question.request.client(), question.request.client_port),
+                servers: servers_then(question),
+                expected: step.answer.describe(question.servers),
+                found: answer.describe(question.servers),
             });
         }
     }
@@ -110,10 +111,10 @@ impl Comparison {
     }
 }
 
-fn servers_then(step: &Step<'_>) -> Vec<ServerThen> {
-    let servers = step.servers.servers.iter().zip(step.counts).enumerate();
+fn servers_then(question: &Question<'_>) -> Vec<ServerThen> {
+    let servers = question.servers.servers.iter().zip(question.counts).enumerate();
     let then = servers.map(|(index, (server, (active, inactive)))| ServerThen {
-        address: step.servers.address(index),
+        address: question.servers.address(index),
         weight: server.weight,
         active: *active,
         inactive: *inactive,

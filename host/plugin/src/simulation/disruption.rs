@@ -130,7 +130,7 @@ fn ask(
         for (at_ms, (client, arrival)) in (start_ms..).zip(&order) {
             world.advance(at_ms);
             let request = Arrival { at_ms, ..**arrival }.request(random.next());
-            let answer = candidate.ask(world.table(), &request, world.counts());
+            let answer = candidate.ask(&world.question(&request));
             // Open until all were asked, and forgotten when they are asked again.
             let server = world.place(&answer, at_ms, ROUND_MS / 2);
             if let Some(got) = round.get_mut(*client) {

@@ -5,11 +5,12 @@ use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use wvs_abi::{Server, ServerInfo, encode_address, server_flags, server_key};
+use wvs_abi::{Request, Server, ServerInfo, encode_address, server_flags, server_key};
+use wvs_core::event::{Event, EventKind};
 use wvs_core::scheduler::Pick;
 
 use super::servers::{Servers, SimulatedServer};
-use super::{Answer, PROTOCOL, ServerOutcome};
+use super::{Answer, PROTOCOL, Question, ServerOutcome};
 use crate::table::ServerTable;
 
 /// How long a closed connection is remembered as inactive: LVS's TIME_WAIT.
@@ -29,6 +30,8 @@ pub(super) struct World {
     changes: Vec<u64>,
     /// What becomes of connections: when, which one of the servers, and what.
     endings: BinaryHeap<Reverse<(u64, usize, Ending)>>,
+    /// What happened to connections since the last one was opened.
+    events: Vec<(u64, Event)>,
     /// Connections placed since the servers last changed.
     placed: u64,
 }
@@ -45,8 +48,8 @@ struct ServerState {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Ending {
-    Closed,
-    Forgotten,
+    Closed { life_ms: u64 },
+    Forgotten { life_ms: u64 },
 }
 
 impl World {
@@ -74,6 +77,7 @@ impl World {
             counts: Vec::new(),
             changes,
             endings: BinaryHeap::new(),
+            events: Vec::new(),
             placed: 0,
         };
         this.advance(0);
@@ -94,14 +98,16 @@ impl World {
         &self.table
     }
 
-    /// Their active and inactive connections.
-    pub(super) fn counts(&self) -> &[(u32, u32)] {
-        &self.counts
+    /// What a plugin is asked about a request at this moment.
+    pub(super) fn question<'q>(&'q self, request: &'q Request) -> Question<'q> {
+        let Self { table: servers, counts, events, .. } = self;
+        Question { request, servers, counts, events }
     }
 
     /// Opens the connection that a plugin was asked about, and says at which server, by index into
     /// the specification: where the plugin says, or where the director does when it does not.
     pub(super) fn place(&mut self, answer: &Answer, at_ms: u64, life_ms: u64) -> Option<usize> {
+        self.events.clear();
         let seat = self.seat(answer)?;
         let server = *self.present.get(seat)?;
         let (active, _) = self.counts.get_mut(seat)?;
@@ -110,7 +116,9 @@ impl World {
         state.active_max = state.active_max.max(*active);
         state.placed += 1;
         self.placed += 1;
-        self.endings.push(Reverse((at_ms.saturating_add(life_ms), server, Ending::Closed)));
+        let closed = Ending::Closed { life_ms };
+        self.endings.push(Reverse((at_ms.saturating_add(life_ms), server, closed)));
+        self.events.push((at_ms, Event { kind: EventKind::Bound, server_id: id(server) }));
         Some(server)
     }
 
@@ -147,13 +155,19 @@ impl World {
             // The connections of a server that went are gone with it.
             let Some(counts) = seat.and_then(|seat| self.counts.get_mut(seat)) else { continue };
             match ending {
-                Ending::Closed => {
+                Ending::Closed { life_ms } => {
                     counts.0 -= 1;
                     counts.1 += 1;
                     let end_ms = end_ms.saturating_add(TIME_WAIT_MS);
-                    self.endings.push(Reverse((end_ms, server, Ending::Forgotten)));
+                    let forgotten = Ending::Forgotten { life_ms };
+                    self.endings.push(Reverse((end_ms, server, forgotten)));
                 }
-                Ending::Forgotten => counts.1 -= 1,
+                Ending::Forgotten { life_ms } => {
+                    counts.1 -= 1;
+                    let lifetime_ms = u32::try_from(life_ms).unwrap_or(u32::MAX);
+                    let kind = EventKind::Unbound { lifetime_ms };
+                    self.events.push((end_ms, Event { kind, server_id: id(server) }));
+                }
             }
         }
     }
@@ -193,12 +207,17 @@ impl World {
     }
 }
 
-/// What a plugin is shown of a server. Its number is its place in the specification, so one that
-/// comes back is another one at the same address.
+/// The number of a server is its place in the specification, so one that comes back is another one at
+/// the same address.
+fn id(place: usize) -> u32 {
+    u32::try_from(place).unwrap_or(u32::MAX).saturating_add(1)
+}
+
+/// What a plugin is shown of a server.
 fn records(place: usize, server: &SimulatedServer) -> (Server, ServerInfo) {
     let SimulatedServer { address, weight, .. } = *server;
     let record = Server {
-        id: u32::try_from(place).unwrap_or(u32::MAX).saturating_add(1),
+        id: id(place),
         weight,
         flags: server_flags::UP,
         configured_weight: weight,
@@ -250,13 +269,17 @@ mod tests {
         let mut world = world("1,1");
         world.advance(10);
         assert_eq!(world.place(&to(1), 10, 5), Some(1));
-        assert_eq!(world.counts(), [(0, 0), (1, 0)]);
+        assert_eq!(world.counts, [(0, 0), (1, 0)]);
         world.advance(14);
-        assert_eq!(world.counts(), [(0, 0), (1, 0)]);
+        assert_eq!(world.counts, [(0, 0), (1, 0)]);
         world.advance(15);
-        assert_eq!(world.counts(), [(0, 0), (0, 1)]);
+        assert_eq!(world.counts, [(0, 0), (0, 1)]);
+        assert_eq!(world.events, [(10, Event { kind: EventKind::Bound, server_id: 2 })]);
+        world.place(&Answer::Given(Pick::NoServer), 15, 0);
         world.advance(15 + TIME_WAIT_MS);
-        assert_eq!(world.counts(), [(0, 0), (0, 0)]);
+        assert_eq!(world.counts, [(0, 0), (0, 0)]);
+        let kind = EventKind::Unbound { lifetime_ms: 5 };
+        assert_eq!(world.events, [(15 + TIME_WAIT_MS, Event { kind, server_id: 2 })]);
     }
 
     #[test]
@@ -266,15 +289,15 @@ mod tests {
         world.place(&to(0), 0, 100);
         world.place(&to(1), 0, 100);
         world.advance(20);
-        assert_eq!(world.counts(), [(1, 0)]);
+        assert_eq!(world.counts, [(1, 0)]);
         assert_eq!(world.place(&to(0), 20, 100), Some(1));
         world.advance(30);
-        assert_eq!(world.counts(), [(2, 0), (0, 0)]);
+        assert_eq!(world.counts, [(2, 0), (0, 0)]);
         let (old, new) = (before.servers[0], world.table().servers[1]);
         assert_eq!(old.key, new.key);
         assert_ne!(old.id, new.id);
         world.advance(u64::MAX);
-        assert_eq!(world.counts(), [(0, 0), (0, 0)]);
+        assert_eq!(world.counts, [(0, 0), (0, 0)]);
     }
 
     #[test]

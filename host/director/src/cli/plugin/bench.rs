@@ -17,8 +17,8 @@ use crate::cli::{print, print_json};
 use crate::output::grouped;
 
 /// Rounds that each contestant has, of about this length.
-const ROUNDS: usize = 101;
-const ROUND: Duration = Duration::from_millis(1);
+const ROUNDS: usize = 51;
+const ROUND: Duration = Duration::from_micros(500);
 
 /// Rounds end before their number is reached when a plugin is so slow.
 const SIZE_TIME_MAX: Duration = Duration::from_secs(3);
@@ -97,7 +97,12 @@ pub(super) fn bench(args: &BenchArgs) -> u8 {
 fn measure(args: &BenchArgs) -> Result<Report, Trouble> {
     let config = read_config(args.config.as_deref())?;
     let host = Host::new().map_err(Trouble::failed)?;
-    let mut entries = vec![(args.plugin.to_string(), args.plugin.load(&host)?, config)];
+    let plugin = (args.plugin.to_string(), args.plugin.load(&host)?, config);
+    // One that does not get this far need not wait for the others.
+    for servers in &args.servers {
+        Contestant::new(&plugin, &table(*servers)?)?;
+    }
+    let mut entries = vec![plugin];
     for name in builtin::NAMES {
         let source = PluginSource::BuiltIn(name);
         if source != args.plugin {
@@ -112,17 +117,16 @@ fn measure(args: &BenchArgs) -> Result<Report, Trouble> {
     Ok(Report { plugin: args.plugin.to_string(), figures })
 }
 
+/// So many servers of one weight.
+fn table(servers: usize) -> Result<Servers, Trouble> {
+    format!("{servers}x1").parse().map_err(Trouble::refused)
+}
+
 /// All contestants over so many servers.
-fn measure_size(
-    entries: &[(String, Module, Option<String>)],
-    servers: usize,
-    is_shown: bool,
-) -> Result<Vec<Figure>, Trouble> {
-    let table: Servers = format!("{servers}x1").parse().map_err(Trouble::refused)?;
-    let mut contestants = entries
-        .iter()
-        .map(|(name, module, config)| Contestant::new(name, module, config.as_deref(), &table))
-        .collect::<Result<Vec<_>, _>>()?;
+fn measure_size(entries: &[Entry], servers: usize, is_shown: bool) -> Result<Vec<Figure>, Trouble> {
+    let table = table(servers)?;
+    let contestants = entries.iter().map(|entry| Contestant::new(entry, &table));
+    let mut contestants = contestants.collect::<Result<Vec<_>, _>>()?;
     let start = Instant::now();
     for round in 0..ROUNDS {
         if is_shown && round % 10 == 0 {
@@ -156,6 +160,9 @@ fn progress(line: &str) {
     let _ = write!(io::stderr(), "\r\x1b[2K{line}").and_then(|()| io::stderr().flush());
 }
 
+/// A scheduler's name, module and configuration.
+type Entry = (String, Module, Option<String>);
+
 /// A scheduler that takes its turns.
 struct Contestant<'b> {
     name: &'b str,
@@ -171,17 +178,13 @@ struct Contestant<'b> {
 }
 
 impl<'b> Contestant<'b> {
-    fn new(
-        name: &'b str,
-        module: &Module,
-        config: Option<&str>,
-        servers: &Servers,
-    ) -> Result<Self, Trouble> {
+    fn new((name, module, config): &'b Entry, servers: &Servers) -> Result<Self, Trouble> {
         let refused = |error: &dyn std::fmt::Display| {
             let servers = servers.list().len();
             Trouble::failed(format_args!("{name}: with {servers} servers: {error}"))
         };
-        let mut instance = Instance::new(module, config).map_err(|error| refused(&error))?;
+        let mut instance =
+            Instance::new(module, config.as_deref()).map_err(|error| refused(&error))?;
         instance.set_servers(&servers.table()).map_err(|fault| refused(&fault))?;
         let mut random = Random::new(SEED);
         let arrivals = Requests::random(SEED, REQUESTS);
@@ -279,4 +282,38 @@ fn tell(report: &Report) -> String {
         };
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_size_has_a_table_with_ratios() {
+        let figure = |servers, scheduler: &str, ns: f64, fuel| Figure {
+            servers,
+            scheduler: scheduler.to_owned(),
+            ns,
+            fuel,
+            ratio: 30.0 / ns,
+        };
+        let figures = vec![
+            figure(3, "my.wasm", 30.0, 80.4),
+            figure(3, "rr", 20.0, 75.0),
+            figure(1_000, "my.wasm", 30.0, 80.0),
+        ];
+        let text = tell(&Report { plugin: "my.wasm".to_owned(), figures });
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "one decision of my.wasm beside the built-in schedulers",
+                "3 servers            ns       fuel   my.wasm takes",
+                "  my.wasm          30.0         80",
+                "  rr               20.0         75   1.50 × rr",
+                "1,000 servers         ns       fuel   my.wasm takes",
+                "  my.wasm          30.0         80",
+            ]
+        );
+    }
 }

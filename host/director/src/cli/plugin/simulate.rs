@@ -58,9 +58,10 @@ Requests are a file, sorted by time, with a first line that names the fields:
   12,198.51.100.9,40002,15000
 or random:SEED:COUNT: a request each 2 ms from COUNT/10 clients, open for a second, on average.
 
-A closed connection counts as inactive for 2 minutes. A client's disruption is that it gets another \
+A closed connection counts as inactive for 2 minutes, and then is over. A client's disruption is that it gets another \
 server although its own stayed; for that, up to 1,000 clients are asked again with each of up to 8 \
-servers gone and back. What a plugin fails at, the director decides, as in `wvs run`.
+servers gone and back. Plugins that want to are told of connections and tick; signals of servers are 0. What a plugin fails at, \
+the director decides, as in `wvs run`.
 
 Exit status: 0 when done, 1 when the plugin was refused, failed, or decided otherwise than recorded, \
 2 when a file cannot be read or an argument is wrong.")]
@@ -319,6 +320,14 @@ fn tell_outcome(text: &mut String, plugin: &str, outcome: &Outcome) {
         grouped(tally.fuel_max),
         tally.fuel_max as f64 * 100.0 / Limits::default().fuel as f64,
     );
+    if tally.events + tally.ticks > 0 {
+        let _ = writeln!(
+            text,
+            "told of: {}; ticks: {}",
+            many(tally.events, "event", "events"),
+            grouped(tally.ticks)
+        );
+    }
     match &tally.first_fault {
         None => text.push_str("faults: none\n"),
         Some(first) => {

@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(source("builtin:sh"), Ok(PluginSource::BuiltIn("sh")));
         assert_eq!(source("./wlc"), Ok(PluginSource::File("./wlc".into())));
         assert_eq!(source("wlc.wasm"), Ok(PluginSource::File("wlc.wasm".into())));
-        assert!(source("builtin:lc").unwrap_err().contains("rr, wlc, sh"));
+        assert!(source("builtin:nope").unwrap_err().contains("rr"));
     }
 
     #[test]

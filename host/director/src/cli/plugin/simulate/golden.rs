@@ -136,6 +136,7 @@ fn line_number(step: usize) -> usize {
 fn line(step: &Step<'_>) -> String {
     let answer = match step.answer {
         Answer::Given(Pick::Server(index)) => step
+            .question
             .servers
             .address(*index)
             .as_ref()
@@ -145,7 +146,7 @@ fn line(step: &Step<'_>) -> String {
         Answer::Failed(_) => "failed".to_owned(),
         Answer::Quarantined => "quarantined".to_owned(),
     };
-    let request = step.request;
+    let request = step.question.request;
     format!("{},{},{},{answer}", request.now_ms, request.client(), request.client_port)
 }
 
