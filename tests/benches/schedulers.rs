@@ -1,7 +1,7 @@
 //! Nanoseconds of one scheduler decision: as a plugin in wasm and as the same source built
 //! natively, behind the same lock and with the same refreshing of counters and signals.
 //!
-//! `cargo bench -p wvs-tests --bench schedulers`
+//! `cargo bench -p wvs-tests --bench schedulers -- [NAME ..]`
 //!
 //! The contestants take turns in short rounds, so that what the machine does besides hits all of
 //! them alike; the table shows the medians. Only the ratios mean much on another machine.
@@ -186,7 +186,10 @@ fn main() {
     let requests = requests();
     let worlds = SERVERS.map(world);
     println!("scheduler  servers   wasm ns  native ns  ratio  fallback ns");
-    for name in builtin::NAMES {
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let is_wanted = |name: &&&str| wanted.is_empty() || wanted.iter().any(|other| other == **name);
+    for name in builtin::NAMES.iter().filter(is_wanted) {
         let module = host.load(Source::BuiltIn(name), Limits::default()).unwrap();
         for world in &worlds {
             let servers = world.servers(0);

@@ -64,7 +64,7 @@ pub enum Fault {
         /// What it returned.
         length: i32,
         /// The octets that it was allowed.
-        capacity: u32,
+        capacity: usize,
     },
     /// The engine failed for a reason of its own.
     #[error("{export} could not be called: {}", printable(reason, EXPLANATION_MAX))]

@@ -50,8 +50,9 @@ pub struct Instance {
     weights: Vec<u32>,
 }
 
-/// Octets that a plugin is asked for to save its state in, until it has them.
-const STATE_CAPACITIES: [u32; 3] = [STATE_OCTETS_MAX, 4_096, 512];
+/// Octets that a plugin is first asked for to save its state in, until it has them. Most states are
+/// small, and connections wait meanwhile.
+const STATE_CAPACITIES: [usize; 2] = [4_096, 512];
 
 /// Octets of a memory that are looked at together for being 0.
 const PART: usize = 1 << 10;
@@ -283,13 +284,32 @@ impl Instance {
     /// What the plugin did wrong.
     pub fn save_state(&mut self) -> Result<Option<Vec<u8>>, Fault> {
         let Some(save) = self.state_save.clone() else { return Ok(None) };
-        let Some((region, capacity)) = self.state_region()? else { return Ok(None) };
-        let length = self.call(export::STATE_SAVE, &save, capacity, self.limits.fuel)?;
+        let mut room = None;
+        for capacity in STATE_CAPACITIES {
+            if room.is_none() {
+                room = self.state_region(capacity)?;
+            }
+        }
+        let Some(mut region) = room else { return Ok(None) };
+        let mut length = self.call_save(&save, region)?;
+        let needed = usize::try_from(length).unwrap_or(0);
+        if needed > region.capacity && needed <= STATE_OCTETS_MAX as usize {
+            let Some(larger) = self.state_region(needed)? else { return Ok(None) };
+            region = larger;
+            length = self.call_save(&save, region)?;
+        }
         match usize::try_from(length) {
             Err(_) => Ok(None),
-            Ok(len) if len > region.capacity => Err(Fault::StateTooLong { length, capacity }),
+            Ok(len) if len > region.capacity => {
+                Err(Fault::StateTooLong { length, capacity: region.capacity })
+            }
             Ok(len) => Ok(self.octets(region).get(..len).map(<[u8]>::to_vec)),
         }
+    }
+
+    fn call_save(&mut self, save: &TypedFunc<u32, i32>, region: Resident) -> Result<i32, Fault> {
+        let capacity = u32::try_from(region.capacity).unwrap_or(u32::MAX);
+        self.call(export::STATE_SAVE, save, capacity, self.limits.fuel)
     }
 
     /// Hands the plugin what its predecessor saved, after [`set_servers`](Self::set_servers).
@@ -299,11 +319,7 @@ impl Instance {
     /// What the plugin did wrong.
     pub fn load_state(&mut self, state: &[u8]) -> Result<bool, Fault> {
         let Some(load) = self.state_load.clone() else { return Ok(false) };
-        let region = match self.region(Region::State, state.len()) {
-            Ok(region) => region,
-            Err(Fault::Region(RegionError::Refused { .. })) => return Ok(false),
-            Err(fault) => return Err(fault),
-        };
+        let Some(region) = self.state_region(state.len())? else { return Ok(false) };
         let Some(octets) = self.octets(region).get_mut(..state.len()) else { return Ok(false) };
         octets.copy_from_slice(state);
         let len = u32::try_from(state.len()).unwrap_or(u32::MAX);
@@ -361,16 +377,13 @@ impl Instance {
         true
     }
 
-    /// The largest region for a state that the plugin has, of a few sizes: most need little.
-    fn state_region(&mut self) -> Result<Option<(Resident, u32)>, Fault> {
-        for capacity in STATE_CAPACITIES {
-            match self.region(Region::State, capacity as usize) {
-                Ok(region) => return Ok(Some((region, capacity))),
-                Err(Fault::Region(RegionError::Refused { .. })) => {}
-                Err(fault) => return Err(fault),
-            }
+    /// A region of so many octets for a state, `None` when the plugin has none.
+    fn state_region(&mut self, octets: usize) -> Result<Option<Resident>, Fault> {
+        match self.region(Region::State, octets) {
+            Ok(region) => Ok(Some(region)),
+            Err(Fault::Region(RegionError::Refused { .. })) => Ok(None),
+            Err(fault) => Err(fault),
         }
-        Ok(None)
     }
 
     #[inline]

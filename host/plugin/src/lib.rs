@@ -71,6 +71,6 @@ pub use probe::ProbeReport;
 pub use quarantine::{CALM_MS, FAULTS_MAX, QUARANTINE_MAX_MS, QUARANTINE_MIN_MS};
 pub use recorder::Recorder;
 pub use replay::{Difference, ReplayReport};
-pub use scheduler::{PluginReport, Rollback, Succession, WasmScheduler};
+pub use scheduler::{LeftOver, PluginReport, Rollback, Succession, WasmScheduler};
 pub use table::ServerTable;
 pub use trial::{SHARE_ALL, ServerPicks, Stop, TrialLimits, TrialReport};

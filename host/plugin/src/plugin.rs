@@ -52,6 +52,8 @@ const TICK_RETRY_MS: u64 = 100;
 struct Shown {
     counts: Vec<(u32, u32)>,
     signals: Vec<Signals>,
+    /// When signals were shown last: once a millisecond is enough for what changes slowly.
+    signals_at_ms: Option<u64>,
 }
 
 /// Who answers.
@@ -222,7 +224,8 @@ impl Plugin {
             }
             return answer;
         }
-        if instance.wants_signals() {
+        if instance.wants_signals() && self.shown.signals_at_ms != Some(request.now_ms) {
+            self.shown.signals_at_ms = Some(request.now_ms);
             instance.set_signals(servers.iter().map(|server| server.signals()));
         }
         let counts = servers.iter().map(|server| (server.active(), server.inactive()));
@@ -233,7 +236,7 @@ impl Plugin {
     }
 
     /// Counts a decision, and draws the consequences if it is a fault.
-    #[inline]
+    #[inline(always)]
     fn conclude(&mut self, picked: Result<Pick, Fault>, start: Option<Instant>) -> Answer {
         if let Seat::Taken(instance) = &self.seat {
             self.counters.count_fuel(instance.fuel_used());
@@ -264,6 +267,7 @@ impl Plugin {
             return;
         }
         self.table = table;
+        self.shown.signals_at_ms = None;
         if let Seat::Taken(instance) = &mut self.seat {
             if let Some(recorder) = &self.recorder {
                 recorder.servers(&self.table);
@@ -424,6 +428,7 @@ impl Plugin {
         if self.table.has_same_servers(table) {
             self.counters.count_rebuild();
             instance.count_lines(&self.counters);
+            self.shown.signals_at_ms = None;
             self.tick_due_ms = instance.has_tick().then_some(0);
             self.seat = Seat::Taken(instance);
             if let Some(recorder) = &self.recorder {

@@ -69,12 +69,18 @@ pub struct PluginReport {
     pub memory: usize,
 }
 
-/// What came of putting a scheduler in the place of another.
+/// What came of putting a scheduler in the place of another. To be dropped where nobody waits:
+/// what is not needed any more goes with it.
 #[derive(Debug)]
 pub struct Succession {
     /// Whether the new one goes on where the old one was.
     pub is_state_carried: bool,
+    _left_over: LeftOver,
 }
+
+/// Plugins that are not needed any more. Dropping them unmaps memory, which takes its time.
+#[derive(Debug, Default)]
+pub struct LeftOver(Vec<Plugin>);
 
 impl fmt::Debug for WasmScheduler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -170,15 +176,9 @@ impl WasmScheduler {
         let mut old = std::mem::replace(&mut self.plugin, next.plugin);
         old.record(None);
         self.answered = self.plugin.generation();
-        self.end_trial();
-        self.end_probation();
-        if probation > 0 {
-            self.probation =
-                Some(Box::new(Probation { predecessor: old, decisions_left: probation }));
-        } else {
-            old.dispose();
-        }
-        Ok(Succession { is_state_carried })
+        let mut left_over = self.end_trial().unwrap_or_default();
+        self.begin_probation(old, probation, &mut left_over);
+        Ok(Succession { is_state_carried, _left_over: left_over })
     }
 
     /// Has everything that the plugin at work is told and answers recorded, whichever plugin that
@@ -201,9 +201,11 @@ impl WasmScheduler {
 
     /// Asks `candidate` beside the plugin from now on, and does what it says for `share` of the
     /// clients, in hundredths of a percent. A trial that was on ends.
-    pub fn try_out(&mut self, candidate: Self, share: u16, limits: TrialLimits) {
-        self.end_trial();
+    #[must_use = "what is left over is to be dropped where nobody waits"]
+    pub fn try_out(&mut self, candidate: Self, share: u16, limits: TrialLimits) -> LeftOver {
+        let left_over = self.end_trial().unwrap_or_default();
         self.trial = Some(Box::new(Trial::new(candidate.plugin, share, limits)));
+        left_over
     }
 
     /// Changes the share of the clients of the trial; whether there is one.
@@ -217,31 +219,30 @@ impl WasmScheduler {
         self.trial.as_ref().map(|trial| trial.report())
     }
 
-    /// Ends the trial; whether there was one.
-    pub fn end_trial(&mut self) -> bool {
-        self.trial.take().map(|trial| trial.into_candidate().dispose()).is_some()
+    /// Ends the trial, `None` when there was none.
+    pub fn end_trial(&mut self) -> Option<LeftOver> {
+        self.trial.take().map(|trial| LeftOver(vec![trial.into_candidate()]))
     }
 
     /// Ends the trial and lets the candidate take the plugin's place, which stays at hand for the
-    /// first `probation` decisions. Whether there was a trial.
-    pub fn promote(&mut self, probation: u64) -> bool {
-        let Some(trial) = self.trial.take() else { return false };
+    /// first `probation` decisions. `None` when there was no trial.
+    pub fn promote(&mut self, probation: u64) -> Option<LeftOver> {
+        let trial = self.trial.take()?;
         let mut old = std::mem::replace(&mut self.plugin, trial.into_candidate());
         old.record(None);
         self.plugin.record(self.recorder.clone());
-        self.end_probation();
-        if probation > 0 {
-            self.probation =
-                Some(Box::new(Probation { predecessor: old, decisions_left: probation }));
-        } else {
-            old.dispose();
-        }
-        true
+        let mut left_over = LeftOver::default();
+        self.begin_probation(old, probation, &mut left_over);
+        Some(left_over)
     }
 
-    fn end_probation(&mut self) {
-        if let Some(probation) = self.probation.take() {
-            probation.predecessor.dispose();
+    /// Keeps `predecessor` at hand for so many decisions, in place of whoever was.
+    fn begin_probation(&mut self, predecessor: Plugin, decisions: u64, left_over: &mut LeftOver) {
+        left_over.0.extend(self.probation.take().map(|probation| probation.predecessor));
+        if decisions > 0 {
+            self.probation = Some(Box::new(Probation { predecessor, decisions_left: decisions }));
+        } else {
+            left_over.0.push(predecessor);
         }
     }
 

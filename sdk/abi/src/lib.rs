@@ -151,7 +151,8 @@ constants! {
         PURE = 1 << 1;
         /// Wants the server info region.
         SERVER_INFO = 1 << 2;
-        /// Wants the signals region: it is refreshed before each decision and each tick.
+        /// Wants the signals region: it is refreshed before decisions, at most once a millisecond,
+        /// and before each tick.
         SIGNALS = 1 << 3;
     }
 }

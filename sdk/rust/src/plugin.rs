@@ -148,21 +148,25 @@ fn octets(region: &[u64], len: u32) -> Vec<u8> {
 }
 
 impl<S: State> Plugin<S> {
-    /// Writes the scheduler's state to its region; the length, or below 0 when there is none that
-    /// fits.
+    /// Writes the scheduler's state to its region if it fits; the length, below 0 when there is none.
     pub fn state_save(&mut self, capacity: u32) -> i32 {
         let Some(scheduler) = &self.scheduler else { return REFUSED };
         let saved = scheduler.save();
         let room = size_of_val(self.state.as_slice()).min(capacity as usize);
-        if saved.is_empty() || saved.len() > room {
+        let length = i32::try_from(saved.len()).unwrap_or(REFUSED);
+        if saved.is_empty() {
             return REFUSED;
+        }
+        if saved.len() > room {
+            // More room comes with the next call.
+            return length;
         }
         for (word, octets) in self.state.iter_mut().zip(saved.chunks(8)) {
             let mut padded = [0; 8];
             padded[..octets.len()].copy_from_slice(octets);
             *word = u64::from_ne_bytes(padded);
         }
-        i32::try_from(saved.len()).unwrap_or(REFUSED)
+        length
     }
 
     /// Hands the scheduler the `len` octets in the state's region.

@@ -177,6 +177,25 @@ fn state_of_a_plugin_with_little_room_is_asked_for_again_in_less() {
 }
 
 #[test]
+fn state_that_needs_more_room_gets_it_once() {
+    // Wants 10,000 octets, and writes them only where they fit.
+    let module = load_of(
+        r#"(func (export "wvs_state_save") (param $capacity i32) (result i32)
+               (if (i32.ge_u (local.get $capacity) (i32.const 10000))
+                   (then (memory.fill (i32.const 131072) (i32.const 7) (i32.const 10000))))
+               (i32.const 10000))"#,
+        "(i32.const 0)",
+    );
+    assert_eq!(instance(&module, &[1]).save_state(), Ok(Some(vec![7; 10_000])));
+    let greedy = load_of(
+        r#"(func (export "wvs_state_save") (param i32) (result i32) (i32.const 65537))"#,
+        "(i32.const 0)",
+    );
+    let fault = instance(&greedy, &[1]).save_state().unwrap_err();
+    assert_eq!(fault, Fault::StateTooLong { length: 65_537, capacity: 4_096 });
+}
+
+#[test]
 fn plugin_that_lies_about_the_length_of_its_state_is_found_out() {
     let module = load_of(
         r#"(func (export "wvs_state_save") (param $capacity i32) (result i32)
@@ -184,7 +203,7 @@ fn plugin_that_lies_about_the_length_of_its_state_is_found_out() {
         "(i32.const 0)",
     );
     let fault = instance(&module, &[1]).save_state().unwrap_err();
-    assert_eq!(fault, Fault::StateTooLong { length: 65_537, capacity: 65_536 });
+    assert_eq!(fault, Fault::StateTooLong { length: 4_098, capacity: 4_097 });
 }
 
 #[test]
