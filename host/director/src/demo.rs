@@ -20,12 +20,11 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use wvs_plugin::Limits;
-
 use crate::config::ConfigError;
 use crate::deployment::{Misfit, MisfitCause};
 use crate::lab::{self, Lab, LabError};
-use crate::run::{ReplaceError, Replacement, Running, StartError};
+use crate::run::{Running, StartError};
+use crate::schedulers::{Action, ChangeError, Proposal, ProposedPlugin};
 use crate::stop_signals::StopSignals;
 use act::{Act, Goal};
 use load::Load;
@@ -79,7 +78,7 @@ pub enum DemoError {
     },
     /// A scheduler does not take its place.
     #[error(transparent)]
-    Replace(#[from] ReplaceError),
+    Change(#[from] ChangeError),
     /// The configuration made for it is wrong: a bug of ours, or an unfit file name.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -144,7 +143,7 @@ impl Stage<'_> {
         let acts = self.scheduler.as_deref().map_or_else(act::all, act::of_user);
         let config = config::write(self.scheduler.as_deref())?;
         let began = Instant::now();
-        let running = Running::start(&config).await.map_err(|error| self.describe_start(error))?;
+        let running = Running::start(&config, config::file()).await.map_err(|error| self.describe_start(error))?;
         show.overture();
 
         let mut performance = Performance { stage: self, running: &running, acts: Vec::new() };
@@ -192,12 +191,12 @@ impl Stage<'_> {
     }
 
     /// The last act leaves a plugin behind that nobody wants to look around with.
-    async fn seat_healthy_scheduler(&self, running: &Running) -> Result<(), ReplaceError> {
+    async fn seat_healthy_scheduler(&self, running: &Running) -> Result<(), ChangeError> {
         if self.scheduler.is_some() {
             return Ok(());
         }
-        let healthy = Replacement::BuiltIn("wlc".to_owned());
-        running.replace_scheduler(config::SERVICE, healthy, None, Limits::default()).await?;
+        let healthy = ProposedPlugin::Named("wlc".to_owned());
+        running.change_scheduler(config::SERVICE, swap(healthy)).await?;
         Ok(())
     }
 
@@ -230,11 +229,9 @@ impl Performance<'_> {
         for (number, act) in acts.into_iter().enumerate() {
             show.begin(&act);
             // The load never stops: schedulers change under it.
-            if let Some(replacement) = act.replacement.clone().filter(|_| number > 0) {
+            if let Some(plugin) = act.plugin.clone().filter(|_| number > 0) {
                 self.stage.load.measure_nothing();
-                self.running
-                    .replace_scheduler(config::SERVICE, replacement, None, Limits::default())
-                    .await?;
+                self.running.change_scheduler(config::SERVICE, swap(plugin)).await?;
             }
             let report = self.measure(act, show).await?;
             show.end(&report);
@@ -316,6 +313,10 @@ impl Performance<'_> {
             last_fault: plugin.last_fault().map(|fault| fault.to_string()),
         }
     }
+}
+
+fn swap(plugin: ProposedPlugin) -> Action {
+    Action::Swap(Proposal { plugin, config: None })
 }
 
 fn count(items: impl Iterator) -> u64 {

@@ -14,6 +14,7 @@ pub mod output;
 pub mod replay;
 pub mod route;
 pub mod run;
+pub mod schedulers;
 pub mod seat;
 mod stop_signals;
 pub mod sysctl;

@@ -63,12 +63,16 @@ pub enum SeatError {
 }
 
 /// That another plugin has the service now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Swapped {
     /// The generation that had it before.
     pub from: u16,
+    /// Its plugin's name.
+    pub from_plugin: String,
     /// The generation that has it now.
     pub to: u16,
+    /// Its plugin's name.
+    pub to_plugin: String,
     /// Whether it goes on where the other one was.
     pub is_state_carried: bool,
     /// How long it took to change them between two decisions, waiting for the one at hand included.
@@ -229,17 +233,18 @@ impl Seat {
     /// There is no candidate.
     pub fn promote(&self) -> Result<Swapped, SeatError> {
         let _change = self.change();
-        let from = self.number_at_work();
-        let candidate = self.past().candidate.take().ok_or(SeatError::NoTrial)?;
-        let to = candidate.0;
+        let (to, candidate) = self.past().candidate.take().ok_or(SeatError::NoTrial)?;
+        let to_plugin = candidate.module.name().to_owned();
         let start = Instant::now();
-        let is_promoted = self.act(|scheduler| scheduler.promote(self.probation()));
+        let promoted = self.act(|scheduler| {
+            let before = scheduler.report();
+            scheduler.promote(self.probation()).then_some(before)
+        });
         let took = start.elapsed();
-        if !is_promoted {
-            return Err(SeatError::NoTrial);
-        }
-        self.past().note_at_work(from, candidate);
-        Ok(Swapped { from, to, is_state_carried: true, took })
+        let before = promoted.ok_or(SeatError::NoTrial)?;
+        let (from, from_plugin) = (before.generation, before.name.to_string());
+        self.past().note_at_work(from, (to, candidate));
+        Ok(Swapped { from, from_plugin, to, to_plugin, is_state_carried: true, took })
     }
 
     /// Ends the trial of the candidate.
@@ -356,15 +361,17 @@ impl Change<'_> {
         probation: u64,
     ) -> Result<Swapped, SeatError> {
         let seat = self.seat;
-        let from = seat.number_at_work();
+        let to_plugin = next.module().name().to_owned();
         let start = Instant::now();
-        let succession = seat
-            .act(|present| present.succeed(next, seat.service.servers(), probation))
-            .map_err(SeatError::State)?;
+        let (before, succession) = seat.act(|present| {
+            let before = present.report();
+            (before, present.succeed(next, seat.service.servers(), probation))
+        });
         let took = start.elapsed();
+        let is_state_carried = succession.map_err(SeatError::State)?.is_state_carried;
         seat.past().candidate = None;
-        let is_state_carried = succession.is_state_carried;
-        Ok(Swapped { from, to, is_state_carried, took })
+        let (from, from_plugin) = (before.generation, before.name.to_string());
+        Ok(Swapped { from, from_plugin, to, to_plugin, is_state_carried, took })
     }
 }
 

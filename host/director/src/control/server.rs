@@ -4,47 +4,93 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use serde::Deserialize;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
-use super::snapshot::{Refusal, ServicesSnapshot, StatsSnapshot};
-use super::{ControlSocket, SERVICES, STATS};
+use super::change::{CHANGES_MAX, change, reload};
+use super::snapshot::{
+    ChangeSnapshot, ConnectionList, PluginsSnapshot, Refusal, ReloadSnapshot, ServicesSnapshot,
+    StatsSnapshot,
+};
+use super::{
+    CONNECTIONS, CONNECTIONS_LISTED, CONNECTIONS_LISTED_MAX, ControlSocket, PLUGINS, RELOAD,
+    SERVICES, STATS, scheduler_path,
+};
+use crate::schedulers::reload::ReloadError;
+use crate::schedulers::{Action, ChangeError};
 
 /// Connections at once; the next one waits. Listings take microseconds, so more would only be a
 /// way to use memory.
 const CONNECTIONS_MAX: usize = 16;
 
 /// How long a connection may take from its first octet to its last, and so how long a sluggish
-/// client may keep others waiting.
-const CONNECTION_TIME_MAX: Duration = Duration::from_secs(10);
+/// client may keep others waiting. Large plugins take seconds to compile.
+const CONNECTION_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// How long a client may take to send its request.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// The longest request in octets, headers and all. No request has a body.
-const REQUEST_OCTETS_MAX: usize = 8 << 10;
+/// The longest head of a request in octets. The configuration of a module that is sent is in it.
+const REQUEST_OCTETS_MAX: usize = 64 << 10;
 
 /// How long to wait after the operating system refused to accept, for want of file descriptors
 /// say.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(1);
 
-/// Who knows what is asked.
+/// Who knows what is asked and does what is wished.
 pub trait Answers: Send + Sync + 'static {
     /// The services now.
     fn services(&self) -> ServicesSnapshot;
 
     /// The counters now.
     fn stats(&self) -> StatsSnapshot;
+
+    /// The plugins now.
+    fn plugins(&self) -> PluginsSnapshot;
+
+    /// At most `limit` connections, of one service or of all. `None` without such a service.
+    fn connections(&self, service: Option<&str>, limit: usize) -> Option<ConnectionList>;
+
+    /// Does something about the scheduler of a service. May take seconds.
+    ///
+    /// # Errors
+    /// See [`ChangeError`]; nothing has changed.
+    fn change(&self, service: &str, action: Action) -> Result<ChangeSnapshot, ChangeError>;
+
+    /// Reads the configuration again. May take seconds.
+    ///
+    /// # Errors
+    /// See [`ReloadError`]; nothing has changed.
+    fn reload(&self) -> Result<ReloadSnapshot, ReloadError>;
+}
+
+/// What requests share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) answers: Arc<dyn Answers>,
+    /// Places for those that change something.
+    pub(super) changes: Arc<Semaphore>,
+}
+
+/// That a request gets no answer, and why, in a sentence.
+pub(super) struct Refused(pub(super) StatusCode, pub(super) String);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, Json(Refusal { error: self.1 })).into_response()
+    }
 }
 
 /// A control socket being served. Ends, and removes its file, when dropped.
@@ -69,9 +115,13 @@ impl ControlServer {
         let router = Router::new()
             .route(SERVICES, get(services))
             .route(STATS, get(stats))
+            .route(PLUGINS, get(plugins))
+            .route(CONNECTIONS, get(connections))
+            .route(&scheduler_path("{name}", "{action}"), post(change))
+            .route(RELOAD, post(reload))
             .fallback(unknown)
-            .method_not_allowed_fallback(only_get)
-            .with_state(answers);
+            .method_not_allowed_fallback(other_method)
+            .with_state(Shared { answers, changes: Arc::new(Semaphore::new(CHANGES_MAX)) });
         let task = tokio::spawn(accept(listener, router));
         Ok(Self { socket, task })
     }
@@ -123,22 +173,53 @@ async fn serve(stream: UnixStream, router: Router) {
     }
 }
 
-async fn services(State(answers): State<Arc<dyn Answers>>) -> Json<ServicesSnapshot> {
-    Json(answers.services())
+async fn services(State(shared): State<Shared>) -> Json<ServicesSnapshot> {
+    Json(shared.answers.services())
 }
 
-async fn stats(State(answers): State<Arc<dyn Answers>>) -> Json<StatsSnapshot> {
-    Json(answers.stats())
+async fn stats(State(shared): State<Shared>) -> Json<StatsSnapshot> {
+    Json(shared.answers.stats())
 }
 
-async fn unknown() -> impl IntoResponse {
-    let error = format!("nothing is here; ask for {SERVICES} or {STATS}");
-    (StatusCode::NOT_FOUND, Json(Refusal { error }))
+async fn plugins(State(shared): State<Shared>) -> Json<PluginsSnapshot> {
+    Json(shared.answers.plugins())
 }
 
-async fn only_get() -> impl IntoResponse {
-    let error = "only GET is possible here".to_owned();
-    (StatusCode::METHOD_NOT_ALLOWED, Json(Refusal { error }))
+/// Which connections to list.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConnectionQuery {
+    service: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn connections(
+    State(shared): State<Shared>,
+    query: Result<Query<ConnectionQuery>, QueryRejection>,
+) -> Result<Json<ConnectionList>, Refused> {
+    let Query(ConnectionQuery { service, limit }) =
+        query.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let limit = limit.unwrap_or(CONNECTIONS_LISTED);
+    if limit > CONNECTIONS_LISTED_MAX {
+        let message = format!("at most {CONNECTIONS_LISTED_MAX} connections are listed at once");
+        return Err(Refused(StatusCode::BAD_REQUEST, message));
+    }
+    let listed = spawn_blocking(move || {
+        let list = shared.answers.connections(service.as_deref(), limit);
+        list.ok_or(ChangeError::NoService { service: service.unwrap_or_default() })
+    });
+    Ok(Json(listed.await.unwrap_or_else(|error| Err(error.into()))?))
+}
+
+async fn unknown() -> Refused {
+    let message =
+        format!("nothing is here; ask for {SERVICES}, {STATS}, {PLUGINS} or {CONNECTIONS}");
+    Refused(StatusCode::NOT_FOUND, message)
+}
+
+async fn other_method() -> Refused {
+    let message = "this method is not possible here; the answer's Allow header says which is";
+    Refused(StatusCode::METHOD_NOT_ALLOWED, message.to_owned())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::run::Replacement;
+use crate::schedulers::ProposedPlugin;
 
 /// The plugin that fails.
 const BROKEN: &str = include_str!("passes_its_trial_then_loops.wat");
@@ -16,7 +16,7 @@ pub(super) struct Act {
     pub(super) what: &'static str,
     pub(super) goal: Goal,
     /// How the scheduler comes in; `None` for one that the configuration has.
-    pub(super) replacement: Option<Replacement>,
+    pub(super) plugin: Option<ProposedPlugin>,
 }
 
 /// What is expected of a scheduler.
@@ -53,7 +53,7 @@ pub(super) fn all() -> Vec<Act> {
         name: name.to_owned(),
         what,
         goal,
-        replacement: Some(Replacement::BuiltIn(name.to_owned())),
+        plugin: Some(ProposedPlugin::Named(name.to_owned())),
     };
     vec![
         built_in("rr", "the servers in turn", Goal::EqualShares),
@@ -63,7 +63,7 @@ pub(super) fn all() -> Vec<Act> {
             name: "broken".to_owned(),
             what: "passes its trial, but loops for ever at its 101st pick",
             goal: Goal::Survived,
-            replacement: Some(Replacement::Octets {
+            plugin: Some(ProposedPlugin::Module {
                 name: "broken".to_owned(),
                 octets: wat::parse_str(BROKEN).expect("a module, as a test proves"),
             }),
@@ -75,7 +75,7 @@ pub(super) fn all() -> Vec<Act> {
 pub(super) fn of_user(file: &Path) -> Vec<Act> {
     let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
     let what = "your plugin";
-    vec![Act { name, what, goal: Goal::PlacedByPlugin, replacement: None }]
+    vec![Act { name, what, goal: Goal::PlacedByPlugin, plugin: None }]
 }
 
 #[cfg(test)]

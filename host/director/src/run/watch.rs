@@ -62,7 +62,7 @@ impl Sums {
             fragments_evicted: state.director.fragments().evicted,
             write_errors: state.device_counters.write_errors(),
             queue_full: state.device_counters.queue_full(),
-            services: state.seats.iter().map(ServiceSums::of).collect(),
+            services: state.schedulers.seats().iter().map(ServiceSums::of).collect(),
         }
     }
 
@@ -94,7 +94,7 @@ impl Sums {
             let device = &state.device_name;
             tracing::warn!(device, dropped, "packets came faster than they could be read");
         }
-        for (seat, (now, last)) in state.seats.iter().zip(self.services.iter().zip(&last.services))
+        for (seat, (now, last)) in state.schedulers.seats().iter().zip(self.services.iter().zip(&last.services))
         {
             now.warn_of_growth(last, seat);
         }
