@@ -143,7 +143,9 @@ impl Stage<'_> {
         let acts = self.scheduler.as_deref().map_or_else(act::all, act::of_user);
         let config = config::write(self.scheduler.as_deref())?;
         let began = Instant::now();
-        let running = Running::start(&config, config::file()).await.map_err(|error| self.describe_start(error))?;
+        let running = Running::start(&config, config::file())
+            .await
+            .map_err(|error| self.describe_start(error))?;
         show.overture();
 
         let mut performance = Performance { stage: self, running: &running, acts: Vec::new() };

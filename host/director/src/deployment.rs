@@ -269,7 +269,9 @@ fn load_built_in(name: &str, host: &Host) -> Result<Module, MisfitCause> {
 /// # Errors
 /// Why it cannot be loaded; without a plugin of this name what [`Host::load`] says.
 pub(crate) fn load_named(name: &str, config: &Config, host: &Host) -> Result<Module, MisfitCause> {
-    config.plugin(name).map_or_else(|| load_built_in(name, host), |plugin| load_plugin(plugin, host))
+    config
+        .plugin(name)
+        .map_or_else(|| load_built_in(name, host), |plugin| load_plugin(plugin, host))
 }
 
 fn load_plugin(plugin: &PluginConfig, host: &Host) -> Result<Module, MisfitCause> {

@@ -114,7 +114,9 @@ pub enum ChangeError {
     #[error(transparent)]
     Seat(#[from] SeatError),
     /// A bug of ours.
-    #[error("changing the scheduler panicked: this is a bug in wvs, please report what its log says")]
+    #[error(
+        "changing the scheduler panicked: this is a bug in wvs, please report what its log says"
+    )]
     Panicked(#[from] JoinError),
 }
 

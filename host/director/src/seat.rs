@@ -354,12 +354,7 @@ impl Change<'_> {
         Ok(module.scheduler(config.as_deref(), servers)?.numbered(number))
     }
 
-    fn succeed(
-        &self,
-        next: WasmScheduler,
-        to: u16,
-        probation: u64,
-    ) -> Result<Swapped, SeatError> {
+    fn succeed(&self, next: WasmScheduler, to: u16, probation: u64) -> Result<Swapped, SeatError> {
         let seat = self.seat;
         let to_plugin = next.module().name().to_owned();
         let start = Instant::now();

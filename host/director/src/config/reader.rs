@@ -8,9 +8,7 @@ use std::time::Duration;
 use super::document::{Key, Node, Value};
 use super::keys::Table;
 use super::problem::{Place, Problem, Severity};
-use super::units::{
-    Percent, UnitError, format_duration, format_size, parse_duration, parse_size,
-};
+use super::units::{Percent, UnitError, format_duration, format_size, parse_duration, parse_size};
 
 /// Characters of a wrong value that a message repeats.
 const QUOTE_CHARACTERS_MAX: usize = 40;

@@ -14,8 +14,8 @@ use wvs_core::real_server::WEIGHT_MAX;
 use wvs_core::service::{OnNoServer, OnStray, Protocol, ServiceAddress};
 
 use super::document::{Node, Value};
-use super::problem::Place;
 use super::plugins::{self, Plugins};
+use super::problem::Place;
 use super::reader::{Field, Fields, Reader};
 use super::{
     Config, DeviceConfig, RoutingMode, SchedulerConfig, ServerConfig, ServiceConfig, forwarding,

@@ -106,7 +106,10 @@ impl FromStr for Percent {
             None => (number, ""),
         };
         let digits = format!("{whole}{decimals:0<2}");
-        if whole.is_empty() || decimals.len() > 2 || !digits.bytes().all(|octet| octet.is_ascii_digit()) {
+        if whole.is_empty()
+            || decimals.len() > 2
+            || !digits.bytes().all(|octet| octet.is_ascii_digit())
+        {
             return Err(UnitError::NoPercentage);
         }
         match digits.parse() {

@@ -94,7 +94,8 @@ impl Sums {
             let device = &state.device_name;
             tracing::warn!(device, dropped, "packets came faster than they could be read");
         }
-        for (seat, (now, last)) in state.schedulers.seats().iter().zip(self.services.iter().zip(&last.services))
+        for (seat, (now, last)) in
+            state.schedulers.seats().iter().zip(self.services.iter().zip(&last.services))
         {
             now.warn_of_growth(last, seat);
         }

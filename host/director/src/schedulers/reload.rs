@@ -171,7 +171,11 @@ fn plan<'s>(
                 let share = shadow.share;
                 let begun = GenerationSnapshot { generation: 0, plugin: shadow.plugin.clone() };
                 told.trial = Some(TrialReload::Begun { candidate: begun, share });
-                step.set_trial(TrialStep::Begin(candidate, share.hundredths(), shadow.limits));
+                step.set_trial(TrialStep::Begin(
+                    Box::new(candidate),
+                    share.hundredths(),
+                    shadow.limits,
+                ));
             }
             Err(cause) => misfits.push(Misfit::of_shadow(service, cause)),
         },

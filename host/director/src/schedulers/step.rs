@@ -18,7 +18,7 @@ pub(super) enum TrialStep {
     Keep,
     /// A candidate is tried out: its share of the clients in hundredths of a percent, and when its
     /// trial ends.
-    Begin(Prepared, u16, TrialLimits),
+    Begin(Box<Prepared>, u16, TrialLimits),
     /// The candidate is obeyed for another share.
     Share(u16),
     /// It ends.
@@ -68,7 +68,7 @@ impl<'s> Step<'s> {
         match trial {
             TrialStep::Keep => None,
             TrialStep::Begin(candidate, share, limits) => {
-                Some(self.change.try_out(candidate, share, limits))
+                Some(self.change.try_out(*candidate, share, limits))
             }
             // It may have ended by somebody's wish since; then there is nothing left to do.
             TrialStep::Share(share) => {

@@ -199,7 +199,7 @@ impl Schedulers {
             {
                 let candidate = if is_older(&candidate) { next(candidate) } else { candidate };
                 let candidate = step.change().prepare(candidate).map_err(refusal)?;
-                step.set_trial(TrialStep::Begin(candidate, report.share, report.limits));
+                step.set_trial(TrialStep::Begin(Box::new(candidate), report.share, report.limits));
             }
             steps.push(step);
         }

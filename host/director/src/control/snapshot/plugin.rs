@@ -179,7 +179,9 @@ impl From<&Seat> for SeatSnapshot {
             service: seat.service().name().to_owned(),
             plugin: PluginSnapshot::of(&plugin, config.as_deref()),
             probation: seat.probation(),
-            past: past.map(|(generation, plugin)| GenerationSnapshot { generation, plugin }).collect(),
+            past: past
+                .map(|(generation, plugin)| GenerationSnapshot { generation, plugin })
+                .collect(),
             swaps,
             rollback: rollback.map(|rollback| RollbackSnapshot {
                 from: rollback.from,
