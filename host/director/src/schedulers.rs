@@ -4,6 +4,8 @@
 //! All of it waits, for compilation above all: it is for threads that nobody waits for, and never
 //! for those of packets.
 
+#[cfg(test)]
+mod fixture;
 pub mod reload;
 mod step;
 pub mod watch;

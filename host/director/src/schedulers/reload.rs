@@ -229,3 +229,143 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
     }
     differences
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Fixture, WITH_STATE, at_work, module};
+    use super::super::{Action, Proposal, ProposedPlugin};
+    use super::*;
+
+    const MINE: &str = "plugins: { mine: { file: mine.wasm } }";
+
+    fn names(reload: &ReloadSnapshot) -> Vec<&str> {
+        reload.services.iter().map(|service| service.service.as_str()).collect()
+    }
+
+    fn swap(schedulers: &Schedulers, service: &str, plugin: &str) {
+        let plugin = ProposedPlugin::Named(plugin.to_owned());
+        schedulers.change(service, Action::Swap(Proposal { plugin, config: None })).unwrap();
+    }
+
+    #[test]
+    fn only_what_changed_is_put_to_work() {
+        let fixture = Fixture::new();
+        fixture.write("mine.wasm", &module(0, ""));
+        fixture.configure(MINE, &["mine", "rr", "rr"]);
+        let schedulers = fixture.start();
+        assert_eq!(names(&schedulers.reload().unwrap()), Vec::<&str>::new());
+
+        // A file, a configuration of another service, nothing of the third.
+        fixture.write("mine.wasm", &module(1, ""));
+        fixture.configure(MINE, &["mine", "{ plugin: mine, config: 1 }", "rr"]);
+        let reload = schedulers.reload().unwrap();
+        assert_eq!(names(&reload), ["a", "b"]);
+        assert_eq!(at_work(&schedulers, 0), ("mine".to_owned(), 2));
+        assert_eq!(at_work(&schedulers, 1), ("mine".to_owned(), 2));
+        assert_eq!(at_work(&schedulers, 2), ("rr".to_owned(), 1));
+
+        // Limits, too, belong to what a plugin is.
+        let limited = "plugins: { mine: { file: mine.wasm, limits: { fuel: 2000 } } }";
+        fixture.configure(limited, &["mine", "{ plugin: mine, config: 1 }", "rr"]);
+        assert_eq!(names(&schedulers.reload().unwrap()), ["a", "b"]);
+        let (_, generation) = schedulers.seats()[0].at_work();
+        assert_eq!(generation.module.limits().fuel, 2_000);
+    }
+
+    #[test]
+    fn trial_begins_changes_and_ends_as_the_file_says() {
+        let fixture = Fixture::new();
+        fixture.configure("", &["rr"]);
+        let schedulers = fixture.start();
+        let seat = &schedulers.seats()[0];
+        let trial = || seat.report().trial.map(|trial| (trial.candidate.generation, trial.share));
+        fixture.configure("", &["{ plugin: rr, shadow: wlc }"]);
+        schedulers.reload().unwrap();
+        assert_eq!(trial(), Some((2, 0)));
+        fixture.configure("", &["{ plugin: rr, shadow: wlc, canary: 10% }"]);
+        schedulers.reload().unwrap();
+        assert_eq!(trial(), Some((2, 1_000)));
+        // The plugin at work is another one from here on, so that the trial begins anew.
+        fixture.configure("", &["{ plugin: sh, shadow: wlc, canary: 10% }"]);
+        schedulers.reload().unwrap();
+        assert_eq!(trial(), Some((4, 1_000)));
+        fixture.configure("", &["{ plugin: sh, probation: 7 }"]);
+        let reload = schedulers.reload().unwrap();
+        assert_eq!(trial(), None);
+        assert_eq!(reload.services[0].probation, Some(7));
+        assert_eq!(seat.probation(), 7);
+    }
+
+    #[test]
+    fn what_was_done_at_run_time_goes_and_is_named() {
+        let fixture = Fixture::new();
+        fixture.configure("", &["rr", "rr"]);
+        let schedulers = fixture.start();
+        swap(&schedulers, "b", "sh");
+        let reload = schedulers.reload().unwrap();
+        assert_eq!(names(&reload), ["b"]);
+        let undone = reload.services[0].undone.as_ref().unwrap();
+        assert_eq!((undone.plugin.as_str(), undone.generation), ("sh", 2));
+        assert_eq!(at_work(&schedulers, 1), ("rr".to_owned(), 3));
+        // What the file says is no contradiction.
+        swap(&schedulers, "b", "sh");
+        fixture.configure("", &["rr", "sh"]);
+        assert_eq!(names(&schedulers.reload().unwrap()), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn file_that_is_wrong_changes_nothing_and_says_where() {
+        let fixture = Fixture::new();
+        fixture.configure("", &["rr", "rr"]);
+        let schedulers = fixture.start();
+        for (head, second, reason) in [
+            ("", "wcl", "services[1].scheduler: wcl is no scheduler"),
+            (MINE, "mine", "plugins.mine.file: cannot read"),
+            ("", "{ plugin: wlc, config: 1 }", "services[1].scheduler: the plugin refused its"),
+            (
+                "",
+                "{ plugin: rr, shadow: { plugin: rr, config: 1 } }",
+                "services[1].scheduler.shadow",
+            ),
+        ] {
+            fixture.configure(head, &["wlc", second]);
+            let error = schedulers.reload().unwrap_err();
+            assert!(matches!(error, ReloadError::Config(_)), "{error}");
+            assert!(error.to_string().contains(reason), "{error}");
+            assert_eq!(at_work(&schedulers, 0), ("rr".to_owned(), 1));
+        }
+    }
+
+    #[test]
+    fn whatever_else_differs_is_named_and_changes_nothing() {
+        let fixture = Fixture::new();
+        fixture.configure("", &["rr", "rr"]);
+        let schedulers = fixture.start();
+        let path = fixture.path("wvs.yaml");
+        fixture.configure("limits: { replies: 7 }\ndevice: { mtu: 1400 }", &["wlc", "rr"]);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("port: 2,", "port: 2, on_stray: drop,")).unwrap();
+        let error = schedulers.reload().unwrap_err().to_string();
+        assert!(error.contains(": device, limits, on_stray of service b; restart"), "{error}");
+        fixture.configure("", &["wlc"]);
+        let error = schedulers.reload().unwrap_err().to_string();
+        assert!(error.contains("the names of services and their order"), "{error}");
+        assert_eq!(at_work(&schedulers, 0), ("rr".to_owned(), 1));
+    }
+
+    #[test]
+    fn plugin_that_fails_on_a_state_takes_back_what_was_changed_before_it() {
+        let fixture = Fixture::new();
+        fixture.write("mine.wasm", &module(0, WITH_STATE));
+        fixture.write("next.wasm", &module(1, WITH_STATE));
+        let plugins = "plugins: { mine: { file: mine.wasm }, next: { file: next.wasm } }";
+        fixture.configure(plugins, &["rr", "mine", "mine"]);
+        let schedulers = fixture.start();
+        fixture.configure(plugins, &["wlc", "next", "mine"]);
+        let error = schedulers.reload().unwrap_err();
+        assert!(matches!(&error, ReloadError::Seat { service, .. } if service == "b"), "{error}");
+        assert_eq!(at_work(&schedulers, 0), ("rr".to_owned(), 1));
+        assert_eq!(at_work(&schedulers, 1), ("mine".to_owned(), 1));
+        assert_eq!(schedulers.config().services[0].scheduler.plugin, "rr");
+    }
+}

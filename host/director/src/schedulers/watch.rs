@@ -221,3 +221,121 @@ impl Schedulers {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::fixture::{Fixture, at_work, module};
+    use super::*;
+
+    const WATCHED: &str = "plugins: { mine: { file: plugins/mine.wasm, watch: true } }";
+
+    fn fixture() -> Fixture {
+        let fixture = Fixture::new();
+        fs::create_dir(fixture.path("plugins")).unwrap();
+        fixture.write("plugins/mine.wasm", &module(0, ""));
+        fixture
+    }
+
+    /// Looks as often as it takes to see that nothing changes any more.
+    fn settle(files: &mut WatchedFiles, schedulers: &Schedulers) {
+        for _ in 0..3 {
+            files.look(schedulers);
+        }
+    }
+
+    #[test]
+    fn half_written_file_is_never_loaded() {
+        let fixture = fixture();
+        fixture.configure(WATCHED, &["mine"]);
+        let (schedulers, mut files) = (fixture.start(), WatchedFiles::default());
+        settle(&mut files, &schedulers);
+        assert_eq!(at_work(&schedulers, 0), ("mine".to_owned(), 1));
+
+        // Each look finds more of it, as when somebody is still writing.
+        let next = module(1, "");
+        for end in [next.len() / 3, next.len() / 2, next.len() - 1, next.len()] {
+            fixture.write("plugins/mine.wasm", &next[..end]);
+            files.look(&schedulers);
+            assert_eq!(at_work(&schedulers, 0).1, 1, "{end}");
+            let seen = &files.0["mine"];
+            assert!(seen.refused.is_none(), "half a file was loaded");
+        }
+        files.look(&schedulers);
+        assert_eq!(at_work(&schedulers, 0).1, 2);
+        settle(&mut files, &schedulers);
+        assert_eq!(at_work(&schedulers, 0).1, 2);
+    }
+
+    #[test]
+    fn file_that_is_no_plugin_is_tried_once_and_the_next_one_again() {
+        let fixture = fixture();
+        fixture.configure(WATCHED, &["mine"]);
+        let (schedulers, mut files) = (fixture.start(), WatchedFiles::default());
+        settle(&mut files, &schedulers);
+        fixture.write("plugins/mine.wasm", b"nonsense");
+        settle(&mut files, &schedulers);
+        assert_eq!(at_work(&schedulers, 0).1, 1);
+        let seen = &files.0["mine"];
+        assert!(seen.refused.is_some() && seen.settled.is_some() && seen.pending.is_none());
+        fixture.write("plugins/mine.wasm", &module(1, ""));
+        settle(&mut files, &schedulers);
+        assert_eq!(at_work(&schedulers, 0).1, 2);
+    }
+
+    #[test]
+    fn folder_that_is_made_anew_and_link_that_leads_elsewhere_are_followed() {
+        let fixture = fixture();
+        fixture.configure(WATCHED, &["mine"]);
+        let (schedulers, mut files) = (fixture.start(), WatchedFiles::default());
+        settle(&mut files, &schedulers);
+        fs::remove_dir_all(fixture.path("plugins")).unwrap();
+        settle(&mut files, &schedulers);
+        assert_eq!(at_work(&schedulers, 0).1, 1);
+        fs::create_dir(fixture.path("plugins")).unwrap();
+        fixture.write("plugins/mine.wasm", &module(1, ""));
+        settle(&mut files, &schedulers);
+        assert_eq!(at_work(&schedulers, 0).1, 2);
+
+        fs::create_dir(fixture.path("next")).unwrap();
+        fixture.write("next/mine.wasm", &module(0, ""));
+        fs::rename(fixture.path("plugins"), fixture.path("old")).unwrap();
+        std::os::unix::fs::symlink(fixture.path("next"), fixture.path("plugins")).unwrap();
+        settle(&mut files, &schedulers);
+        assert_eq!(at_work(&schedulers, 0).1, 3);
+    }
+
+    #[test]
+    fn every_service_that_uses_the_plugin_gets_it_with_its_own_configuration_and_no_other() {
+        let fixture = fixture();
+        let schedulers = [
+            "{ plugin: mine, config: { x: 1 } }",
+            "rr",
+            "{ plugin: rr, shadow: mine, canary: 5% }",
+        ];
+        fixture.configure(WATCHED, &schedulers);
+        let (schedulers, mut files) = (fixture.start(), WatchedFiles::default());
+        settle(&mut files, &schedulers);
+        fixture.write("plugins/mine.wasm", &module(1, ""));
+        settle(&mut files, &schedulers);
+        assert_eq!(at_work(&schedulers, 0), ("mine".to_owned(), 2));
+        let (_, generation) = schedulers.seats()[0].at_work();
+        assert_eq!(generation.config.as_deref(), Some(r#"{"x":1}"#));
+        for place in [1, 2] {
+            assert_eq!(at_work(&schedulers, place), ("rr".to_owned(), 1));
+        }
+        let trial = schedulers.seats()[2].report().trial.unwrap();
+        assert_eq!((trial.candidate.generation, trial.share), (3, 500));
+    }
+
+    #[test]
+    fn file_that_is_not_watched_is_left_alone() {
+        let fixture = fixture();
+        fixture.configure("plugins: { mine: { file: plugins/mine.wasm } }", &["mine"]);
+        let (schedulers, mut files) = (fixture.start(), WatchedFiles::default());
+        fixture.write("plugins/mine.wasm", &module(1, ""));
+        settle(&mut files, &schedulers);
+        assert_eq!(at_work(&schedulers, 0).1, 1);
+    }
+}
