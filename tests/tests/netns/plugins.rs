@@ -18,6 +18,7 @@ trials! {
     once schedulers_are_changed_from_the_command_line_and_held_connections_stay,
     once new_plugin_that_fails_on_probation_gives_way_in_the_same_decision,
     once file_that_changes_is_put_to_work_once_it_is_whole,
+    once scheduler_ticks_without_any_traffic_for_as_long_as_it_wants,
     once reload_puts_to_work_what_the_file_says_and_undoes_what_it_contradicts,
 }
 
@@ -168,6 +169,25 @@ fn file_that_changes_is_put_to_work_once_it_is_whole() {
     assert_eq!(ended.log.matches("the old one stays").count(), 1, "{}", ended.log);
 }
 
+fn scheduler_ticks_without_any_traffic_for_as_long_as_it_wants() {
+    let stage = Stage::new(3);
+    // It wants to tick a millisecond later, five times.
+    let ticking = "(global $ticks (mut i32) (i32.const 0))
+        (func (export \"wvs_tick\") (result i32)
+            (global.set $ticks (i32.add (global.get $ticks) (i32.const 1)))
+            (if (result i32) (i32.lt_u (global.get $ticks) (i32.const 5))
+                (then (i32.const 1)) (else (i32.const 0))))";
+    let octets = module_with("(i32.const 0)", ticking);
+    fs::write(stage.folder().join("ticking.wasm"), octets).unwrap();
+    let config = stage.configure(
+        "plugins:\n  ticking: { file: ticking.wasm }",
+        &stage.service(false, "ticking"),
+    );
+    let director = DirectorProcess::start(&stage.lab.director, &config);
+    wait_until("the fifth tick", || seat(&stage).plugin.ticks == 5);
+    director.stop();
+}
+
 fn reload_puts_to_work_what_the_file_says_and_undoes_what_it_contradicts() {
     let stage = Stage::new(3);
     let _servers = web_servers(&stage, false, SERVER_PORT);
@@ -272,6 +292,11 @@ fn serve_with(schedule: &str) -> ServiceSnapshot {
 }
 
 fn module(schedule: &str) -> Vec<u8> {
+    module_with(schedule, "")
+}
+
+/// The same with these other fields.
+fn module_with(schedule: &str, fields: &str) -> Vec<u8> {
     let text = format!(
         r#"(module
             (memory (export "memory") 2)
@@ -279,7 +304,8 @@ fn module(schedule: &str) -> Vec<u8> {
             (func (export "wvs_abi") (result i32) (i32.const 0x10000))
             (func (export "wvs_region") (param $kind i32) (param $size i32) (result i32)
                 (i32.mul (i32.add (local.get $kind) (i32.const 1)) (i32.const 8192)))
-            (func (export "wvs_schedule") (param $n i32) (result i32) {schedule}))"#
+            (func (export "wvs_schedule") (param $n i32) (result i32) {schedule})
+            {fields})"#
     );
     wat::parse_str(text).expect("a module")
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::super::socket::SocketArg;
 use super::super::{fail, print, print_json, refuse};
-use crate::config::units::Percent;
+use crate::config::units::{Percent, UnitError};
 use crate::config::{MODULE_OCTETS_MAX, is_name, read_at_most};
 use crate::control::snapshot::ChangeSnapshot;
 use crate::control::{self, Message, ModuleQuery, ShareRequest, SwapRequest, scheduler_path};
@@ -86,7 +86,7 @@ pub(super) struct ShadowArgs {
 
     /// Skew above which a canary stops by itself: the part of all connections that would go to other
     /// servers [default: 30%].
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", value_parser = percentage)]
     skew: Option<Percent>,
 }
 
@@ -100,6 +100,7 @@ pub(super) struct CanaryArgs {
     target: Target,
 
     /// The share of the clients, such as 5% or 0.25%.
+    #[arg(value_parser = percentage)]
     share: Percent,
 }
 
@@ -152,6 +153,10 @@ struct ProposalArgs {
 /// Where `--config` is a plugin's, that of the director is `-c` alone.
 fn short_only(arg: Arg) -> Arg {
     arg.long(None::<&str>)
+}
+
+fn percentage(text: &str) -> Result<Percent, String> {
+    text.parse().map_err(|error: UnitError| format!("{error}; {}", error.remedy()))
 }
 
 pub(super) fn swap(args: &SwapArgs) -> u8 {
