@@ -233,6 +233,9 @@ impl Performance<'_> {
             // The load never stops: schedulers change under it.
             if let Some(plugin) = act.plugin.clone().filter(|_| number > 0) {
                 self.stage.load.measure_nothing();
+                for seat in self.running.seats() {
+                    seat.set_probation(act.probation);
+                }
                 self.running.change_scheduler(config::SERVICE, swap(plugin)).await?;
             }
             let report = self.measure(act, show).await?;
@@ -284,6 +287,7 @@ impl Performance<'_> {
             cut_off: after.cut_off,
             quarantines: after.quarantines,
             last_fault: after.last_fault,
+            gave_way: after.gave_way,
         })
     }
 
@@ -292,7 +296,11 @@ impl Performance<'_> {
         let begin = Instant::now();
         loop {
             let took = begin.elapsed();
-            let has_failed = goal != Goal::Survived || self.placements().quarantines > 0;
+            let has_failed = match goal {
+                Goal::GaveWay => self.placements().gave_way.is_some(),
+                Goal::Survived => self.placements().quarantines > 0,
+                _ => true,
+            };
             if took >= ACT_TIME && has_failed || took >= ACT_TIME_MAX {
                 return;
             }
@@ -305,7 +313,8 @@ impl Performance<'_> {
     fn placements(&self) -> Placements {
         let Some(seat) = self.running.seats().first() else { return Placements::default() };
         let service = seat.service().counters();
-        let plugin = seat.plugin().counters;
+        let report = seat.report();
+        let plugin = report.plugin.counters;
         Placements {
             plugin: service.picked.get(),
             fallback: service.fallback.get(),
@@ -313,6 +322,10 @@ impl Performance<'_> {
             cut_off: plugin.out_of_fuel(),
             quarantines: plugin.quarantines(),
             last_fault: plugin.last_fault().map(|fault| fault.to_string()),
+            gave_way: report
+                .rollback
+                .and_then(|rollback| rollback.fault)
+                .map(|fault| fault.to_string()),
         }
     }
 }
@@ -334,4 +347,6 @@ struct Placements {
     cut_off: u64,
     quarantines: u64,
     last_fault: Option<String>,
+    /// Why a plugin on probation gave way to the one before.
+    gave_way: Option<String>,
 }

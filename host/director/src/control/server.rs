@@ -582,7 +582,7 @@ mod tests {
         assert!(ask::<StatsSnapshot>(socket, STATS).await.is_ok());
         match tell::<ChangeSnapshot>(socket, &reset, Message::Empty).await {
             Err(AskError::Refused { reason, .. }) => {
-                assert!(reason.contains("under way"), "{reason}")
+                assert!(reason.contains("under way"), "{reason}");
             }
             other => panic!("{other:?}"),
         }
