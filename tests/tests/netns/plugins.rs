@@ -179,10 +179,8 @@ fn scheduler_ticks_without_any_traffic_for_as_long_as_it_wants() {
                 (then (i32.const 1)) (else (i32.const 0))))";
     let octets = module_with("(i32.const 0)", ticking);
     fs::write(stage.folder().join("ticking.wasm"), octets).unwrap();
-    let config = stage.configure(
-        "plugins:\n  ticking: { file: ticking.wasm }",
-        &stage.service(false, "ticking"),
-    );
+    let config = stage
+        .configure("plugins:\n  ticking: { file: ticking.wasm }", &stage.service(false, "ticking"));
     let director = DirectorProcess::start(&stage.lab.director, &config);
     wait_until("the fifth tick", || seat(&stage).plugin.ticks == 5);
     director.stop();

@@ -84,13 +84,12 @@ impl Percent {
 
 impl fmt::Display for Percent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0 / 100)?;
-        match self.0 % 100 {
-            0 => {}
-            hundredths if hundredths % 10 == 0 => write!(f, ".{}", hundredths / 10)?,
-            hundredths => write!(f, ".{hundredths:02}")?,
-        }
-        f.write_str("%")
+        let (whole, hundredths) = (self.0 / 100, self.0 % 100);
+        f.pad(&match hundredths {
+            0 => format!("{whole}%"),
+            _ if hundredths.is_multiple_of(10) => format!("{whole}.{}%", hundredths / 10),
+            _ => format!("{whole}.{hundredths:02}%"),
+        })
     }
 }
 

@@ -156,7 +156,8 @@ async fn receive_proposal(
 ) -> Result<(Proposal, Option<u64>, Option<Percent>), Refused> {
     let (mut parts, body) = request.into_parts();
     let media = parts.headers.get(header::CONTENT_TYPE).and_then(|media| media.to_str().ok());
-    match media {
+    // Without parameters such as a character set.
+    match media.and_then(|media| media.split(';').next()).map(str::trim) {
         Some(JSON) => {
             let SwapRequest { plugin, config, faults, skew } = receive_json(body).await?;
             let config = config.map(|config| config.to_string());

@@ -440,7 +440,7 @@ mod tests {
         let server = serve(folder.path(), Arc::clone(&director));
         let limits = r#"{"plugin": "a", "config": {"b": [1]}, "faults": 5, "skew": 12.5}"#;
         for (action, media, body) in [
-            ("swap", "application/json", r#"{"plugin": "wlc"}"#),
+            ("swap", "application/json; charset=utf-8", r#"{"plugin": "wlc"}"#),
             ("swap?name=a&config=%7B%7D", "application/wasm", "octets"),
             ("shadow", "application/json", limits),
             ("shadow?name=b&faults=2&skew=0.25", "application/wasm", ""),

@@ -129,7 +129,7 @@ fn describe_trial(text: &mut String, trial: &TrialSnapshot) {
         let candidate = Percent::of(picks.candidate, candidates);
         let _ = writeln!(
             text,
-            "      -> {server:<28} {plugin:>7} by the plugin, {candidate:>7} by the candidate"
+            "      -> {server:<26} {plugin:>7} by the plugin, {candidate:>7} by the candidate"
         );
     }
 }

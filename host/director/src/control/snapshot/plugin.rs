@@ -247,14 +247,18 @@ impl TrialSnapshot {
         let candidate = seat.candidate();
         let config = candidate.as_ref().and_then(|(_, candidate)| candidate.config.as_deref());
         let servers = seat.service().servers();
-        let picks = |picks: &ServerPicks| PicksSnapshot {
-            server: servers
-                .iter()
-                .find(|server| server.id() == picks.server_id)
-                .map(|server| server.address()),
+        // In the order of the configuration; servers that are no longer there come last.
+        let place = |picks: &ServerPicks| {
+            let place = servers.iter().position(|server| server.id() == picks.server_id);
+            place.unwrap_or(servers.len())
+        };
+        let mut picks = report.picks.clone();
+        picks.sort_by_key(place);
+        let picks = picks.iter().map(|picks| PicksSnapshot {
+            server: servers.get(place(picks)).map(|server| server.address()),
             plugin: picks.plugin,
             candidate: picks.candidate,
-        };
+        });
         let stopped = |stop| match stop {
             Stop::Faults(1) => "1 fault".to_owned(),
             Stop::Faults(faults) => format!("{faults} faults"),
@@ -267,7 +271,7 @@ impl TrialSnapshot {
             agreements: report.agreements,
             obeyed: report.obeyed,
             skew: Percent::of_hundredths(report.skew),
-            picks: report.picks.iter().map(picks).collect(),
+            picks: picks.collect(),
             faults_max: report.limits.faults,
             skew_max: Percent::of_hundredths(report.limits.skew),
             stopped: report.stopped.map(stopped),
