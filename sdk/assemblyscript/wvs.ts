@@ -44,7 +44,9 @@
 //
 //     export function wvs_state_save(capacity: u32): i32
 // Optional. The plugin is about to be replaced. It writes what its successor should know to the
-// state region, at most `capacity` octets, and returns their number; below 0 for nothing.
+// state region, at most `capacity` octets, and returns their number; below 0 for nothing. Where it
+// has more to say, it returns how much that is, and is called once more with room for it, 65,536
+// octets at most.
 
 /** What `wvs_abi` returns. */
 export const ABI_VERSION: u32 = 0x00010000;
@@ -85,7 +87,10 @@ export const enum Caps {
   PURE = 2,
   /** Wants the server info region. */
   SERVER_INFO = 4,
-  /** Wants the signals region: it is refreshed before each decision and each tick. */
+  /**
+   * Wants the signals region: it is refreshed before decisions, at most once a millisecond, and
+   * before each tick.
+   */
   SIGNALS = 8,
 }
 

@@ -52,7 +52,8 @@ enum {
     WVS_CAPS_PURE = 2,
     /** Wants the server info region. */
     WVS_CAPS_SERVER_INFO = 4,
-    /** Wants the signals region: it is refreshed before each decision and each tick. */
+    /** Wants the signals region: it is refreshed before decisions, at most once a millisecond, and
+     *  before each tick. */
     WVS_CAPS_SIGNALS = 8,
 };
 
@@ -268,7 +269,9 @@ WVS_EXPORT("wvs_tick")
 uint32_t wvs_tick(void);
 
 /** Optional. The plugin is about to be replaced. It writes what its successor should know to the
- *  state region, at most `capacity` octets, and returns their number; below 0 for nothing. */
+ *  state region, at most `capacity` octets, and returns their number; below 0 for nothing. Where it
+ *  has more to say, it returns how much that is, and is called once more with room for it, 65,536
+ *  octets at most. */
 WVS_EXPORT("wvs_state_save")
 int32_t wvs_state_save(uint32_t capacity);
 

@@ -46,6 +46,8 @@
 //! `export fn wvs_state_save(capacity: u32) i32`
 //!     Optional. The plugin is about to be replaced. It writes what its successor should know to
 //!     the state region, at most `capacity` octets, and returns their number; below 0 for nothing.
+//!     Where it has more to say, it returns how much that is, and is called once more with room for
+//!     it, 65,536 octets at most.
 
 const assert = @import("std").debug.assert;
 
@@ -88,7 +90,8 @@ pub const caps = struct {
     pub const pure: u32 = 2;
     /// Wants the server info region.
     pub const server_info: u32 = 4;
-    /// Wants the signals region: it is refreshed before each decision and each tick.
+    /// Wants the signals region: it is refreshed before decisions, at most once a millisecond, and
+    /// before each tick.
     pub const signals: u32 = 8;
 };
 

@@ -10,12 +10,19 @@ use std::time::Duration;
 
 use tokio::runtime::Builder;
 use wvs::capture::CaptureWriter;
+use wvs::config::units::Percent;
 use wvs::control::snapshot::{
-    ConnectionsSnapshot, DeviceSnapshot, FragmentsSnapshot, PacketsSnapshot, PoolSnapshot,
-    SchedulerSnapshot, SchedulingSnapshot, ServerSnapshot, ServiceSnapshot, ServicesSnapshot,
-    Snapshot, StatsSnapshot, TrafficSnapshot,
+    ChangeSnapshot, ConnectionList, ConnectionSnapshot, ConnectionsSnapshot, DeviceSnapshot,
+    FragmentsSnapshot, FuelSnapshot, GenerationSnapshot, PacketsSnapshot, PicksSnapshot,
+    PluginSnapshot, PluginsSnapshot, PoolSnapshot, ReloadSnapshot, RollbackSnapshot,
+    SchedulerSnapshot, SchedulingSnapshot, SeatSnapshot, ServerSnapshot, ServiceReload,
+    ServiceSnapshot, ServicesSnapshot, Snapshot, StatsSnapshot, SwapSnapshot, TimeSnapshot,
+    TrafficSnapshot, TrialReload, TrialSnapshot,
 };
 use wvs::control::{Answers, ControlServer, ControlSocket};
+use wvs::schedulers::reload::ReloadError;
+use wvs::schedulers::{Action, ChangeError, Proposal, ProposedPlugin};
+use wvs::seat::SeatError;
 use wvs_tests::packet::echo;
 
 /// A user without any rights, by convention.
@@ -368,6 +375,7 @@ impl Answers for Paper {
                 port,
                 scheduler: SchedulerSnapshot {
                     name: scheduler.to_owned(),
+                    generation: 1,
                     picks: 3,
                     no_server: 0,
                     defers: 0,
@@ -477,17 +485,205 @@ impl Answers for Paper {
             },
         }
     }
+
+    fn plugins(&self) -> PluginsSnapshot {
+        let plugin = |name: &str, generation, picks| PluginSnapshot {
+            name: name.to_owned(),
+            generation,
+            sha256: "0a".repeat(32),
+            config: None,
+            memory: 131_072,
+            quarantined_ms: 0,
+            picks,
+            no_server: 0,
+            defers: 0,
+            unavailable: 0,
+            faults: 0,
+            faults_by_kind: [("out_of_fuel".to_owned(), 0), ("unreachable".to_owned(), 0)].into(),
+            last_fault: None,
+            quarantines: 0,
+            rebuilds: 0,
+            events: 0,
+            ticks: 0,
+            log_lines: 0,
+            suppressed_lines: 0,
+            fuel: FuelSnapshot { sum: 210 * picks, mean: 210, max: 7_400 },
+            time: TimeSnapshot {
+                timed: picks / 64,
+                mean_ns: 412,
+                max_ns: 21_900,
+                buckets: vec![0; 16],
+            },
+        };
+        let seat = |service: &str, plugin| SeatSnapshot {
+            service: service.to_owned(),
+            plugin,
+            probation: 1_000,
+            past: Vec::new(),
+            swaps: 0,
+            rollback: None,
+            trial: None,
+        };
+        let mut web = seat("web", plugin("wlc", 1, 1_234_567));
+        web.past = vec![generation("rr", 3), generation("sh", 2)];
+        web.swaps = 5;
+        web.rollback = Some(RollbackSnapshot { from: 4, fault: Some("it \u{1b}[2J".to_owned()) });
+        web.trial = Some(TrialSnapshot {
+            candidate: plugin("latency", 6, 0),
+            share: Percent::of_hundredths(1_250),
+            decisions: 1_000,
+            agreements: 333,
+            obeyed: 125,
+            skew: Percent::of_hundredths(440),
+            picks: vec![
+                PicksSnapshot {
+                    server: Some("10.0.0.11:8080".parse().unwrap()),
+                    plugin: 600,
+                    candidate: 500,
+                },
+                PicksSnapshot { server: None, plugin: 400, candidate: 500 },
+            ],
+            faults_max: 3,
+            skew_max: Percent::of_hundredths(3_000),
+            stopped: None,
+        });
+        let mut failing = plugin("two-choices", 2, 17);
+        failing.config = Some(serde_json::json!({ "seed": 7 }));
+        failing.faults = 4;
+        failing.faults_by_kind.insert("unreachable".to_owned(), 4);
+        failing.last_fault = Some("wvs_schedule stopped".to_owned());
+        (failing.quarantines, failing.quarantined_ms, failing.rebuilds) = (1, 1_500, 3);
+        (failing.events, failing.ticks, failing.log_lines) = (12, 1, 1);
+        let mut dns = seat("dns", plugin("rr", 1, 0));
+        let mut stopped = web.trial.clone().unwrap();
+        stopped.stopped = Some("3 faults".to_owned());
+        dns.trial = Some(stopped);
+        PluginsSnapshot {
+            version: "1.2.3".to_owned(),
+            services: vec![web, seat("web6", failing), dns],
+        }
+    }
+
+    fn connections(&self, service: Option<&str>, limit: usize) -> Option<ConnectionList> {
+        let connection =
+            |protocol: &str, client: &str, vip: &str, server: &str| ConnectionSnapshot {
+                protocol: protocol.to_owned(),
+                expires_in_ms: 899_999,
+                state: "ESTABLISHED".to_owned(),
+                client: client.parse().unwrap(),
+                vip: vip.parse().unwrap(),
+                server: server.parse().unwrap(),
+                generation: 2,
+            };
+        let mut dns = connection("udp", "[2001:db8::7]:4242", "[2001:db8::53]:53", "[fd00::1]:53");
+        (dns.state, dns.generation) = ("UDP".to_owned(), 0);
+        let mut connections =
+            vec![connection("tcp", "198.51.100.7:40000", "203.0.113.10:80", "10.0.0.11:8080"), dns];
+        match service {
+            Some("web") => connections.truncate(1),
+            Some(_) => return None,
+            None => {}
+        }
+        let total = connections.len();
+        connections.truncate(limit);
+        Some(ConnectionList { total, connections })
+    }
+
+    fn change(&self, service: &str, action: Action) -> Result<ChangeSnapshot, ChangeError> {
+        let service = service.to_owned();
+        let swap = |to| SwapSnapshot {
+            from: generation("rr", 1),
+            to,
+            is_state_carried: false,
+            took_us: 21,
+        };
+        let plugin = |Proposal { plugin, config }| match plugin {
+            ProposedPlugin::Named(name) => (name, config),
+            ProposedPlugin::Module { name, octets } => {
+                (format!("{name} of {} octets", octets.len()), config)
+            }
+        };
+        Ok(match action {
+            Action::Swap(proposal) => {
+                let (plugin, config) = plugin(proposal);
+                let plugin = match config {
+                    Some(config) => format!("{plugin} with {config}"),
+                    None => plugin,
+                };
+                ChangeSnapshot::Swap { service, swap: swap(generation(&plugin, 2)) }
+            }
+            Action::Shadow(proposal, limits) => {
+                let name = format!("{} until {limits:?}", plugin(proposal).0);
+                ChangeSnapshot::Shadow { service, candidate: generation(&name, 2) }
+            }
+            Action::Reset => ChangeSnapshot::Reset { service, plugin: generation("rr", 1) },
+            Action::Canary(share) => {
+                ChangeSnapshot::Canary { service, candidate: generation("wlc", 2), share }
+            }
+            Action::Promote => {
+                let swap = SwapSnapshot { is_state_carried: true, ..swap(generation("wlc", 2)) };
+                ChangeSnapshot::Swap { service, swap }
+            }
+            Action::EndTrial => {
+                ChangeSnapshot::TrialEnded { service, candidate: generation("wlc", 2) }
+            }
+            Action::Rollback => return Err(SeatError::NoPast.into()),
+        })
+    }
+
+    fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {
+        let service = |name: &str| ServiceReload {
+            service: name.to_owned(),
+            scheduler: None,
+            undone: None,
+            trial: None,
+            probation: None,
+        };
+        let trial = |trial| ServiceReload { trial: Some(trial), ..service("dns") };
+        let candidate = || generation("latency", 3);
+        let [none, some] = [0, 1_000].map(Percent::of_hundredths);
+        Ok(ReloadSnapshot {
+            services: vec![
+                ServiceReload {
+                    scheduler: Some(SwapSnapshot {
+                        from: generation("sh", 4),
+                        to: generation("wlc", 5),
+                        is_state_carried: true,
+                        took_us: 9,
+                    }),
+                    undone: Some(generation("sh", 4)),
+                    probation: Some(50),
+                    ..service("web")
+                },
+                trial(TrialReload::Begun { candidate: candidate(), share: none }),
+                trial(TrialReload::Share { candidate: candidate(), from: none, to: some }),
+                trial(TrialReload::Ended { candidate: candidate(), is_undone: true }),
+            ],
+        })
+    }
+}
+
+fn generation(plugin: &str, generation: u16) -> GenerationSnapshot {
+    GenerationSnapshot { generation, plugin: plugin.to_owned() }
 }
 
 /// Runs `wvs list` against a paper director.
 fn list(arguments: &[&str]) -> String {
+    ask(&[&["list"], arguments].concat())
+}
+
+/// Runs a command against a paper director.
+fn ask(arguments: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("two_choices.wasm"), "octets").unwrap();
     let socket = folder.path().join("wvs.sock");
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let _context = runtime.enter();
     let server =
         ControlServer::start(ControlSocket::claim(&socket).unwrap(), Arc::new(Paper)).unwrap();
-    let told = show(wvs().arg("list").arg("--socket").arg(&socket).args(arguments), folder.path());
+    let mut command = wvs();
+    command.args(arguments).arg("--socket").arg(&socket).current_dir(folder.path());
+    let told = show(&mut command, folder.path());
     drop(server);
     told
 }
@@ -544,6 +740,82 @@ fn list_as_json_has_everything() {
     let snapshot: Snapshot = serde_json::from_str(json).unwrap();
     assert_eq!(snapshot, Snapshot { services: Paper.services(), stats: Paper.stats() });
     insta::assert_snapshot!(list(&["--json", "web"]));
+}
+
+#[test]
+fn plugins_are_listed_in_a_table_and_one_service_in_full() {
+    insta::assert_snapshot!(ask(&["plugin", "list"]));
+    insta::assert_snapshot!(ask(&["plugin", "list", "web"]));
+    insta::assert_snapshot!(ask(&["plugin", "list", "web6"]));
+    let told = ask(&["plugin", "list", "--json"]);
+    let (_, json) = told.split_once("--- stdout\n").unwrap();
+    assert_eq!(serde_json::from_str::<PluginsSnapshot>(json).unwrap(), Paper.plugins());
+    let told = ask(&["plugin", "list", "nothing"]);
+    assert!(told.contains("there is no service nothing"), "{told}");
+}
+
+#[test]
+fn changes_of_plugins_say_what_changed() {
+    let mut told = String::new();
+    for arguments in [
+        &["swap", "web", "wlc"][..],
+        &["swap", "web", "two_choices.wasm"],
+        &["swap", "web", "./two_choices.wasm", "--config", r#"{"a": 1}"#],
+        &["swap", "web", "wlc", "--json"],
+        &["shadow", "web", "wlc"],
+        &["shadow", "web", "two_choices.wasm", "--faults", "7", "--skew", "12.5%"],
+        &["canary", "web", "0.25%"],
+        &["promote", "web"],
+        &["rollback", "web"],
+        &["reset", "web"],
+        &["stop", "web"],
+        // Refused before anything is sent.
+        &["swap", "web", "wlc", "--config", "a: 1"],
+        &["swap", "web", "missing.wasm"],
+        &["swap", "we/b", "wlc"],
+        &["canary", "web", "10"],
+        &["shadow", "web", "wlc", "--faults", "0"],
+    ] {
+        told += &format!("$ wvs plugin {}\n", arguments.join(" "));
+        told += &ask(&[&["plugin"], arguments].concat());
+    }
+    insta::assert_snapshot!(told);
+}
+
+#[test]
+fn connections_have_the_columns_of_ipvsadm() {
+    insta::assert_snapshot!(ask(&["connections"]));
+    insta::assert_snapshot!(ask(&["connections", "--limit", "1"]));
+    assert_eq!(ask(&["connections", "--count"]), "exit status: 0\n--- stdout\n2\n");
+    assert_eq!(ask(&["connections", "web", "--count"]), "exit status: 0\n--- stdout\n1\n");
+    let told = ask(&["connections", "nothing"]);
+    assert!(told.contains("there is no service nothing"), "{told}");
+    let told = ask(&["connections", "web", "--json"]);
+    let (_, json) = told.split_once("--- stdout\n").unwrap();
+    let list: ConnectionList = serde_json::from_str(json).unwrap();
+    assert_eq!(Some(list), Paper.connections(Some("web"), 1_000));
+}
+
+#[test]
+fn reload_says_what_changed() {
+    insta::assert_snapshot!(ask(&["reload"]));
+}
+
+#[test]
+fn help_of_plugin_and_its_commands_shows_examples() {
+    insta::assert_snapshot!(run(&["plugin", "--help"]));
+    for command in ["list", "swap", "rollback", "reset", "shadow", "canary", "promote", "stop"] {
+        let told = run(&["plugin", command, "--help"]);
+        assert!(told.contains("\nExample"), "{told}");
+        assert!(told.contains("--socket <PATH>"), "{told}");
+    }
+    insta::assert_snapshot!(run(&["plugin", "swap", "--help"]));
+}
+
+#[test]
+fn help_of_connections_and_reload_shows_examples() {
+    insta::assert_snapshot!(run(&["connections", "--help"]));
+    insta::assert_snapshot!(run(&["reload", "--help"]));
 }
 
 #[test]

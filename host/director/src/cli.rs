@@ -1,11 +1,14 @@
 //! The command line.
 
 mod check;
+mod connections;
 mod demo;
 mod list;
 mod plugin;
+mod reload;
 mod replay;
 mod run;
+mod socket;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -38,6 +41,9 @@ const REFUSED: u8 = 2;
   wvs check -c wvs.yaml    say everything that is wrong with a configuration
   wvs run -c wvs.yaml      run the director
   wvs list                 show the running director's services and servers
+  wvs connections          show its connections
+  wvs plugin swap web wlc  give a service to another scheduler while it runs
+  wvs reload               have it read its configuration again
   wvs replay in.pcap -c wvs.yaml -o out.pcap
                            see what a director would do with captured packets
   wvs plugin check my.wasm try a scheduler of your own
@@ -54,8 +60,10 @@ enum Command {
     Run(run::RunArgs),
     Check(check::CheckArgs),
     List(list::ListArgs),
-    Replay(replay::ReplayArgs),
+    Connections(connections::ConnectionsArgs),
     Plugin(plugin::PluginArgs),
+    Reload(reload::ReloadArgs),
+    Replay(replay::ReplayArgs),
     Demo(demo::DemoArgs),
     Completions(CompletionsArgs),
 }
@@ -85,8 +93,10 @@ pub(crate) fn main() -> ExitCode {
             Command::Run(args) => run::run(&args),
             Command::Check(args) => check::check(&args),
             Command::List(args) => list::list(&args),
-            Command::Replay(args) => replay::replay(&args),
+            Command::Connections(args) => connections::connections(&args),
             Command::Plugin(args) => plugin::plugin(&args),
+            Command::Reload(args) => reload::reload(&args),
+            Command::Replay(args) => replay::replay(&args),
             Command::Demo(args) => demo::demo(&args),
             Command::Completions(CompletionsArgs { shell }) => {
                 let mut script = Vec::new();

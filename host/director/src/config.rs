@@ -19,6 +19,7 @@ use wvs_core::service::{OnNoServer, OnStray, ServiceAddress};
 mod document;
 mod forwarding;
 pub mod keys;
+mod plugins;
 mod problem;
 mod reader;
 mod schema;
@@ -27,8 +28,13 @@ pub mod units;
 pub use problem::{Place, Problem, Severity};
 pub(crate) use schema::is_name;
 
+pub(crate) use plugins::MODULE_OCTETS_MAX;
+
+use wvs_plugin::{Limits, TrialLimits};
+
 use crate::output::count;
 use document::FILE_OCTETS_MAX;
+use units::Percent;
 
 /// Everything a director is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,10 +92,10 @@ pub struct PluginConfig {
     pub file: PathBuf,
     /// The only hash that the file may have.
     pub sha256: Option<[u8; 32]>,
-    /// Octets of memory for each instance.
-    pub memory_max: usize,
-    /// Fuel for one decision.
-    pub fuel: u64,
+    /// Whether a file that changed is put to work by itself.
+    pub watch: bool,
+    /// What it may take.
+    pub limits: Limits,
 }
 
 /// A virtual service.
@@ -141,6 +147,21 @@ pub struct SchedulerConfig {
     /// For how many decisions the predecessor of a new plugin is kept at hand, to take its place
     /// again at a fault.
     pub probation: u64,
+    /// What is asked beside it.
+    pub shadow: Option<ShadowConfig>,
+}
+
+/// A candidate for a scheduler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShadowConfig {
+    /// A built-in's name or that of one of [`Config::plugins`].
+    pub plugin: String,
+    /// What the plugin is configured with: JSON text.
+    pub config: Option<String>,
+    /// For how many of the clients its word counts.
+    pub share: Percent,
+    /// When its trial ends by itself.
+    pub limits: TrialLimits,
 }
 
 /// A real server.

@@ -4,15 +4,23 @@
 //! | --- | --- |
 //! | `GET /v1/services` | [`snapshot::ServicesSnapshot`] |
 //! | `GET /v1/stats` | [`snapshot::StatsSnapshot`] |
+//! | `GET /v1/plugins` | [`snapshot::PluginsSnapshot`] |
+//! | `GET /v1/connections?service=NAME&limit=N` | [`snapshot::ConnectionList`] |
+//! | `POST /v1/services/NAME/scheduler/ACTION` | [`snapshot::ChangeSnapshot`] |
+//! | `POST /v1/reload` | [`snapshot::ReloadSnapshot`] |
 //!
-//! Whoever may open the socket, which its mode 0660 decides, may ask.
+//! What the actions are and what they are told is in `change`. Whatever is refused is answered with
+//! a [`snapshot::Refusal`]. Whoever may open the socket, which its mode 0660 decides, may ask and may
+//! change.
 
+mod change;
 mod client;
 mod server;
 pub mod snapshot;
 mod socket;
 
-pub use client::{AskError, ask};
+pub use change::{ModuleQuery, ShareRequest, SwapRequest};
+pub use client::{AskError, Message, ask, tell};
 pub use server::{Answers, ControlServer};
 pub use socket::{ClaimError, ControlSocket};
 
@@ -21,3 +29,24 @@ pub const SERVICES: &str = "/v1/services";
 
 /// The path of [`snapshot::StatsSnapshot`].
 pub const STATS: &str = "/v1/stats";
+
+/// The path of [`snapshot::PluginsSnapshot`].
+pub const PLUGINS: &str = "/v1/plugins";
+
+/// The path of [`snapshot::ConnectionList`].
+pub const CONNECTIONS: &str = "/v1/connections";
+
+/// The path of [`snapshot::ReloadSnapshot`].
+pub const RELOAD: &str = "/v1/reload";
+
+/// The most connections that are listed at once.
+pub const CONNECTIONS_LISTED_MAX: usize = 100_000;
+
+/// The connections that are listed unless somebody asks for more or less.
+pub const CONNECTIONS_LISTED: usize = 1_000;
+
+/// The path that does something about the scheduler of a service.
+#[must_use]
+pub fn scheduler_path(service: &str, action: &str) -> String {
+    format!("{SERVICES}/{service}/scheduler/{action}")
+}

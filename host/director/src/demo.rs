@@ -20,12 +20,11 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use wvs_plugin::Limits;
-
 use crate::config::ConfigError;
 use crate::deployment::{Misfit, MisfitCause};
 use crate::lab::{self, Lab, LabError};
-use crate::run::{ReplaceError, Replacement, Running, StartError};
+use crate::run::{Running, StartError};
+use crate::schedulers::{Action, ChangeError, Proposal, ProposedPlugin};
 use crate::stop_signals::StopSignals;
 use act::{Act, Goal};
 use load::Load;
@@ -79,7 +78,7 @@ pub enum DemoError {
     },
     /// A scheduler does not take its place.
     #[error(transparent)]
-    Replace(#[from] ReplaceError),
+    Change(#[from] ChangeError),
     /// The configuration made for it is wrong: a bug of ours, or an unfit file name.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -144,7 +143,9 @@ impl Stage<'_> {
         let acts = self.scheduler.as_deref().map_or_else(act::all, act::of_user);
         let config = config::write(self.scheduler.as_deref())?;
         let began = Instant::now();
-        let running = Running::start(&config).await.map_err(|error| self.describe_start(error))?;
+        let running = Running::start(&config, config::file())
+            .await
+            .map_err(|error| self.describe_start(error))?;
         show.overture();
 
         let mut performance = Performance { stage: self, running: &running, acts: Vec::new() };
@@ -192,12 +193,12 @@ impl Stage<'_> {
     }
 
     /// The last act leaves a plugin behind that nobody wants to look around with.
-    async fn seat_healthy_scheduler(&self, running: &Running) -> Result<(), ReplaceError> {
+    async fn seat_healthy_scheduler(&self, running: &Running) -> Result<(), ChangeError> {
         if self.scheduler.is_some() {
             return Ok(());
         }
-        let healthy = Replacement::BuiltIn("wlc".to_owned());
-        running.replace_scheduler(config::SERVICE, healthy, None, Limits::default()).await?;
+        let healthy = ProposedPlugin::Named("wlc".to_owned());
+        running.change_scheduler(config::SERVICE, swap(healthy)).await?;
         Ok(())
     }
 
@@ -230,11 +231,12 @@ impl Performance<'_> {
         for (number, act) in acts.into_iter().enumerate() {
             show.begin(&act);
             // The load never stops: schedulers change under it.
-            if let Some(replacement) = act.replacement.clone().filter(|_| number > 0) {
+            if let Some(plugin) = act.plugin.clone().filter(|_| number > 0) {
                 self.stage.load.measure_nothing();
-                self.running
-                    .replace_scheduler(config::SERVICE, replacement, None, Limits::default())
-                    .await?;
+                for seat in self.running.seats() {
+                    seat.set_probation(act.probation);
+                }
+                self.running.change_scheduler(config::SERVICE, swap(plugin)).await?;
             }
             let report = self.measure(act, show).await?;
             show.end(&report);
@@ -285,6 +287,7 @@ impl Performance<'_> {
             cut_off: after.cut_off,
             quarantines: after.quarantines,
             last_fault: after.last_fault,
+            gave_way: after.gave_way,
         })
     }
 
@@ -293,7 +296,11 @@ impl Performance<'_> {
         let begin = Instant::now();
         loop {
             let took = begin.elapsed();
-            let has_failed = goal != Goal::Survived || self.placements().quarantines > 0;
+            let has_failed = match goal {
+                Goal::GaveWay => self.placements().gave_way.is_some(),
+                Goal::Survived => self.placements().quarantines > 0,
+                _ => true,
+            };
             if took >= ACT_TIME && has_failed || took >= ACT_TIME_MAX {
                 return;
             }
@@ -306,7 +313,8 @@ impl Performance<'_> {
     fn placements(&self) -> Placements {
         let Some(seat) = self.running.seats().first() else { return Placements::default() };
         let service = seat.service().counters();
-        let plugin = seat.plugin().counters;
+        let report = seat.report();
+        let plugin = report.plugin.counters;
         Placements {
             plugin: service.picked.get(),
             fallback: service.fallback.get(),
@@ -314,8 +322,16 @@ impl Performance<'_> {
             cut_off: plugin.out_of_fuel(),
             quarantines: plugin.quarantines(),
             last_fault: plugin.last_fault().map(|fault| fault.to_string()),
+            gave_way: report
+                .rollback
+                .and_then(|rollback| rollback.fault)
+                .map(|fault| fault.to_string()),
         }
     }
+}
+
+fn swap(plugin: ProposedPlugin) -> Action {
+    Action::Swap(Proposal { plugin, config: None })
 }
 
 fn count(items: impl Iterator) -> u64 {
@@ -331,4 +347,6 @@ struct Placements {
     cut_off: u64,
     quarantines: u64,
     last_fault: Option<String>,
+    /// Why a plugin on probation gave way to the one before.
+    gave_way: Option<String>,
 }

@@ -12,10 +12,10 @@ use wvs_core::service::{Forwarding, Service, ServiceConfig as CoreServiceConfig,
 use wvs_plugin::{Host, HostError, InstanceError, Limits, LoadError, Module, Source};
 
 use crate::config::{
-    Config, ForwardingConfig, PluginConfig, PoolConfig, Reading, ServerConfig, ServiceConfig,
-    read_at_most,
+    Config, ForwardingConfig, PluginConfig, PoolConfig, Reading, SchedulerConfig, ServerConfig,
+    ServiceConfig, read_at_most,
 };
-use crate::seat::{Generation, Seat};
+use crate::seat::{Generation, Seat, SeatError};
 
 /// The virtual services of a configuration, ready for packets.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub enum Subject {
     Plugin(String),
     /// A service's scheduler.
     Service(String),
+    /// The candidate beside a service's scheduler.
+    Shadow(String),
 }
 
 impl fmt::Display for Subject {
@@ -50,6 +52,7 @@ impl fmt::Display for Subject {
         match self {
             Self::Plugin(name) => write!(f, "plugin {name}"),
             Self::Service(name) => write!(f, "service {name}"),
+            Self::Shadow(name) => write!(f, "shadow of service {name}"),
         }
     }
 }
@@ -71,6 +74,9 @@ pub enum MisfitCause {
     /// The plugin does not work for a service.
     #[error(transparent)]
     Instance(#[from] InstanceError),
+    /// The plugin does not get a service.
+    #[error(transparent)]
+    Seat(#[from] SeatError),
 }
 
 /// Reads a configuration and tries its plugins with its services, as far as both could be read:
@@ -90,20 +96,25 @@ pub fn check(path: &Path) -> Result<Reading, HostError> {
 /// Adds what showed itself only when the plugins were loaded, each where the file has it.
 pub fn add_misfits(reading: &mut Reading, misfits: &[Misfit]) {
     for Misfit { subject, cause } in misfits {
+        let of_service = |name: &str, key: &str| {
+            reading.service_path(name).map_or_else(String::new, |path| format!("{path}.{key}"))
+        };
         let path = match subject {
             Subject::Plugin(name) => format!("plugins.{name}.file"),
-            Subject::Service(name) => match reading.service_path(name) {
-                Some(path) => format!("{path}.scheduler"),
-                None => String::new(),
-            },
+            Subject::Service(name) => of_service(name, "scheduler"),
+            Subject::Shadow(name) => of_service(name, "scheduler.shadow"),
         };
         reading.add_error(path, cause.to_string());
     }
 }
 
 impl Misfit {
-    fn of_service(service: &ServiceConfig, cause: impl Into<MisfitCause>) -> Self {
+    pub(crate) fn of_service(service: &ServiceConfig, cause: impl Into<MisfitCause>) -> Self {
         Self { subject: Subject::Service(service.name.clone()), cause: cause.into() }
+    }
+
+    pub(crate) fn of_shadow(service: &ServiceConfig, cause: impl Into<MisfitCause>) -> Self {
+        Self { subject: Subject::Shadow(service.name.clone()), cause: cause.into() }
     }
 }
 
@@ -122,16 +133,23 @@ impl Deployment {
         mut seed: impl FnMut() -> u64,
     ) -> Result<Self, Vec<Misfit>> {
         let mut misfits = Vec::new();
-        let modules = load_modules(config, host, &mut misfits);
+        let modules = Modules::load(config, host, &mut misfits);
         let mut seats = Vec::with_capacity(config.services.len());
         let mut server_ids = 0..;
         for (id, service) in (0..).zip(&config.services) {
             let terms = Arc::new(terms(service));
             let servers = servers(service, &terms, &mut server_ids);
             // A plugin that could not be loaded was reported already.
-            let Some(module) = modules.get(service.scheduler.plugin.as_str()) else { continue };
-            match seat(id, service, terms, servers, module, seed()) {
-                Ok(seat) => seats.push(seat),
+            let scheduler = &service.scheduler;
+            let Some(first) = modules.generation(&scheduler.plugin, scheduler.config.as_deref())
+            else {
+                continue;
+            };
+            match seat(id, service, terms, servers, first, seed()) {
+                Ok(seat) => {
+                    misfits.extend(try_out_shadow(&seat, service, &modules));
+                    seats.push(seat);
+                }
                 Err(error) => misfits.push(Misfit::of_service(service, error)),
             }
         }
@@ -149,14 +167,13 @@ fn seat(
     config: &ServiceConfig,
     terms: Arc<Terms>,
     servers: Vec<Arc<RealServer>>,
-    module: &Module,
+    first: Generation,
     seed: u64,
 ) -> Result<Seat, InstanceError> {
-    let plugin_config = config.scheduler.config.as_deref();
-    module.probe(plugin_config, &servers)?;
-    let scheduler = module.scheduler(plugin_config, &servers)?;
+    let Generation { module, config: plugin_config } = &first;
+    module.probe(plugin_config.as_deref(), &servers)?;
+    let scheduler = module.scheduler(plugin_config.as_deref(), &servers)?;
     let probation = config.scheduler.probation;
-    let first = Generation { module: module.clone(), config: plugin_config.map(Arc::from) };
     let config = CoreServiceConfig {
         id,
         name: config.name.clone(),
@@ -168,6 +185,14 @@ fn seat(
     };
     let service = Arc::new(Service::new(config, Box::new(scheduler)));
     Ok(Seat::new(service, first, probation))
+}
+
+/// Begins the trial that the configuration wants, if it wants one.
+fn try_out_shadow(seat: &Seat, service: &ServiceConfig, modules: &Modules<'_>) -> Option<Misfit> {
+    let shadow = service.scheduler.shadow.as_ref()?;
+    let candidate = modules.generation(&shadow.plugin, shadow.config.as_deref())?;
+    let begun = seat.try_out(candidate, shadow.share.hundredths(), shadow.limits);
+    begun.err().map(|error| Misfit::of_shadow(service, error))
 }
 
 fn terms(service: &ServiceConfig) -> Terms {
@@ -192,42 +217,66 @@ fn servers(
     service.servers.iter().zip(ids).map(server).collect()
 }
 
-/// Every plugin that the configuration describes, and every built-in that a service uses.
-fn load_modules<'c>(
-    config: &'c Config,
-    host: &Host,
-    misfits: &mut Vec<Misfit>,
-) -> HashMap<&'c str, Module> {
-    let mut modules = HashMap::new();
-    for plugin in &config.plugins {
-        match load_plugin(plugin, host) {
-            Ok(module) => {
-                modules.insert(plugin.name.as_str(), module);
-            }
-            Err(cause) => {
-                misfits.push(Misfit { subject: Subject::Plugin(plugin.name.clone()), cause });
+/// Every plugin that a configuration describes, and every built-in that a service uses.
+#[derive(Debug)]
+pub(crate) struct Modules<'c>(HashMap<&'c str, Module>);
+
+impl<'c> Modules<'c> {
+    /// Loads them all. One that cannot be loaded is among the misfits.
+    pub(crate) fn load(config: &'c Config, host: &Host, misfits: &mut Vec<Misfit>) -> Self {
+        let mut modules = HashMap::new();
+        for plugin in &config.plugins {
+            match load_plugin(plugin, host) {
+                Ok(module) => {
+                    modules.insert(plugin.name.as_str(), module);
+                }
+                Err(cause) => {
+                    misfits.push(Misfit { subject: Subject::Plugin(plugin.name.clone()), cause });
+                }
             }
         }
+        for service in &config.services {
+            let SchedulerConfig { plugin, shadow, .. } = &service.scheduler;
+            let shadow = shadow.as_ref().map(|shadow| shadow.plugin.as_str());
+            for name in [Some(plugin.as_str()), shadow].into_iter().flatten() {
+                if modules.contains_key(name) || config.plugin(name).is_some() {
+                    continue;
+                }
+                match load_built_in(name, host) {
+                    Ok(module) => {
+                        modules.insert(name, module);
+                    }
+                    Err(cause) => misfits.push(Misfit::of_service(service, cause)),
+                }
+            }
+        }
+        Self(modules)
     }
-    for service in &config.services {
-        let name = service.scheduler.plugin.as_str();
-        if modules.contains_key(name) || config.plugin(name).is_some() {
-            continue;
-        }
-        match host.load(Source::BuiltIn(name), Limits::default()) {
-            Ok(module) => {
-                modules.insert(name, module);
-            }
-            Err(error) => misfits.push(Misfit::of_service(service, error)),
-        }
+
+    /// The plugin of this name with a configuration, if it could be loaded.
+    pub(crate) fn generation(&self, name: &str, config: Option<&str>) -> Option<Generation> {
+        let module = self.0.get(name)?.clone();
+        Some(Generation { module, config: config.map(Arc::from) })
     }
-    modules
+}
+
+fn load_built_in(name: &str, host: &Host) -> Result<Module, MisfitCause> {
+    Ok(host.load(Source::BuiltIn(name), Limits::default())?)
+}
+
+/// Loads a plugin by its name in the configuration, or a built-in. Waits for compilation.
+///
+/// # Errors
+/// Why it cannot be loaded; without a plugin of this name what [`Host::load`] says.
+pub(crate) fn load_named(name: &str, config: &Config, host: &Host) -> Result<Module, MisfitCause> {
+    config
+        .plugin(name)
+        .map_or_else(|| load_built_in(name, host), |plugin| load_plugin(plugin, host))
 }
 
 fn load_plugin(plugin: &PluginConfig, host: &Host) -> Result<Module, MisfitCause> {
-    let limits = Limits { memory: plugin.memory_max, fuel: plugin.fuel, ..Limits::default() };
     // Read once: what was hashed is what runs.
-    let octets = read_at_most(&plugin.file, limits.module)
+    let octets = read_at_most(&plugin.file, plugin.limits.module)
         .map_err(|source| LoadError::Read { path: plugin.file.clone(), source })?;
     if let Some(wanted) = plugin.sha256 {
         let found: [u8; 32] = Sha256::digest(&octets).into();
@@ -235,7 +284,7 @@ fn load_plugin(plugin: &PluginConfig, host: &Host) -> Result<Module, MisfitCause
             return Err(MisfitCause::Hash { found: hex(&found) });
         }
     }
-    Ok(host.load(Source::Octets { name: &plugin.name, octets: &octets }, limits)?)
+    Ok(host.load(Source::Octets { name: &plugin.name, octets: &octets }, plugin.limits)?)
 }
 
 /// A hash in hexadecimal digits.

@@ -15,6 +15,7 @@ pub mod replay;
 pub mod route;
 pub mod run;
 pub mod scaffold;
+pub mod schedulers;
 pub mod seat;
 mod stop_signals;
 pub mod sysctl;

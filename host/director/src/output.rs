@@ -1,6 +1,9 @@
 //! Tables for people, laid out as `ipvsadm` lays out its own, so that eyes and scripts that know
 //! those find their way.
 
+pub mod connections;
+pub mod plugins;
+
 use std::fmt::{Display, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
@@ -92,7 +95,7 @@ fn list_troubles(text: &mut String, service: &ServiceSnapshot) {
         }
         if let Some(fault) = last_fault {
             // A plugin's own words may be in it.
-            let _ = write!(trouble, ", last: {}", fault.replace(char::is_control, "\u{fffd}"));
+            let _ = write!(trouble, ", last: {}", printable(fault));
         }
         troubles.push(trouble);
     }
@@ -140,6 +143,27 @@ pub fn losses(device: &DeviceSnapshot) -> String {
     } else {
         format!("Lost at {name}: {}\n", losses.join(", "))
     }
+}
+
+/// Rows of cells, each column as wide as its widest cell.
+fn columns<const N: usize>(rows: impl Iterator<Item = [String; N]>) -> String {
+    let rows: Vec<_> = rows.collect();
+    let widths: [usize; N] = std::array::from_fn(|column| {
+        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)
+    });
+    let mut text = String::new();
+    for row in &rows {
+        let cells: Vec<_> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text += cells.join("  ").trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+/// Without what could move a terminal's cursor.
+fn printable(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 /// `1 fault` or `2 faults`.

@@ -5,24 +5,35 @@ mod watch;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use tokio::task::{JoinError, JoinHandle, spawn_blocking};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking, yield_now};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use wvs_core::connection::Connection;
+use wvs_core::connection::table::Table;
 use wvs_core::director::{Director, DirectorConfig};
-use wvs_plugin::{Host, HostError, Limits, LoadError, Source};
+use wvs_core::packet::address::Address;
+use wvs_core::real_server::RealServer;
+use wvs_core::service::ServiceAddress;
+use wvs_core::time::Moment;
+use wvs_plugin::{Host, HostError};
 
 use crate::clock::Clock;
 use crate::config::{Config, ForwardingConfig, RoutingMode};
-use crate::control::snapshot::{DeviceSnapshot, ServicesSnapshot, StatsSnapshot};
+use crate::control::snapshot::{
+    ChangeSnapshot, ConnectionList, ConnectionSnapshot, DeviceSnapshot, PluginsSnapshot,
+    ReloadSnapshot, ServicesSnapshot, StatsSnapshot,
+};
 use crate::control::{Answers, ClaimError, ControlServer, ControlSocket};
 use crate::deployment::{Deployment, Misfit};
 use crate::device::{Device, DeviceCounters, DeviceError, DeviceNeeds, Offload, PacketLoop};
 use crate::route::{self, Follower, RouteError, RouteNeeds, Routing};
-use crate::seat::{Generation, Seat, SeatError, Swapped};
+use crate::schedulers::reload::ReloadError;
+use crate::schedulers::{self, Action, ChangeError, Schedulers};
+use crate::seat::Seat;
 
 /// The version in listings and answers.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -53,61 +64,24 @@ pub enum StartError {
     Panicked(#[from] JoinError),
 }
 
-/// Why a scheduler could not be replaced. The old one stays.
-#[derive(Debug, thiserror::Error)]
-pub enum ReplaceError {
-    /// No such service.
-    #[error("there is no service {service}; `wvs list` shows those that there are")]
-    NoService {
-        /// The name asked for.
-        service: String,
-    },
-    /// The file is no plugin.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// The plugin does not get the service.
-    #[error(transparent)]
-    Seat(#[from] SeatError),
-    /// A bug of ours.
-    #[error("loading the plugin panicked: this is a bug in wvs, please report the message above")]
-    Panicked(#[from] JoinError),
-}
-
-/// A plugin to be put in place of another.
-#[derive(Clone, Debug)]
-pub enum Replacement {
-    /// A built-in of this name.
-    BuiltIn(String),
-    /// The module in this file.
-    File(PathBuf),
-    /// A module in memory.
-    Octets {
-        /// What to call it.
-        name: String,
-        /// The module.
-        octets: Vec<u8>,
-    },
-}
-
 /// A director at work. [`stop`](Self::stop) ends it; dropped without, it leaves its routes to the
 /// next start to clean up.
 #[derive(Debug)]
 pub struct Running {
     state: Arc<State>,
-    host: Host,
     packets: PacketLoop,
     routing: Option<Routing>,
     follower: Follower,
     routing_commands: Option<String>,
     control: ControlServer,
-    timers: [Timer; 2],
+    timers: [Timer; 4],
 }
 
 /// What the director knows about itself, for whoever asks.
 #[derive(Debug)]
 struct State {
     director: Arc<Director>,
-    seats: Vec<Seat>,
+    schedulers: Arc<Schedulers>,
     clock: Clock,
     device_name: String,
     device_mtu: Arc<AtomicU16>,
@@ -127,13 +101,13 @@ impl Drop for Timer {
 }
 
 impl Running {
-    /// Starts a director in the network namespace of the current thread, which must be one of a
-    /// tokio runtime. Everything that can fail without touching the host comes first: plugins,
+    /// Starts a director with what was read from `file`, in the network namespace of the current
+    /// thread, which must be one of a tokio runtime. Everything that can fail without touching the host comes first: plugins,
     /// device and control socket before routes.
     ///
     /// # Errors
     /// See [`StartError`]. What was set already is taken back.
-    pub async fn start(config: &Config) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, file: &Path) -> Result<Self, StartError> {
         let host = Host::new()?;
         let deployment = {
             let (config, host) = (config.clone(), host.clone());
@@ -141,6 +115,7 @@ impl Running {
         };
         let Deployment { services, seats } = deployment.map_err(StartError::Misfits)?;
         let director = Arc::new(Director::new(director_config(config, random_seed()), services));
+        let schedulers = Arc::new(Schedulers::new(host, seats, config.clone(), file));
 
         let needs = route_needs(config);
         let mtu = match config.device.mtu {
@@ -165,17 +140,18 @@ impl Running {
         let following =
             route::follow(needs, is_mtu_auto, Arc::clone(&device_mtu), routing.as_ref()).await;
         let started = following.map_err(StartError::Route).and_then(|follower| {
-            let parts = Self::start_parts(&director, seats, device, device_mtu, socket)?;
+            let parts = Self::start_parts(&director, schedulers, device, device_mtu, socket)?;
             Ok((follower, parts))
         });
         match started {
             Ok((follower, (state, packets, control))) => Ok(Self {
                 timers: [
                     Timer(tokio::spawn(sweep(Arc::clone(&director), state.clock))),
+                    Timer(tokio::spawn(attend(Arc::clone(&director), state.clock))),
                     Timer(tokio::spawn(watch::watch(Arc::clone(&state)))),
+                    Timer(tokio::spawn(schedulers::watch::watch(Arc::clone(&state.schedulers)))),
                 ],
                 state,
-                host,
                 packets,
                 routing,
                 follower,
@@ -195,7 +171,7 @@ impl Running {
 
     fn start_parts(
         director: &Arc<Director>,
-        seats: Vec<Seat>,
+        schedulers: Arc<Schedulers>,
         device: Device,
         device_mtu: Arc<AtomicU16>,
         socket: ControlSocket,
@@ -206,7 +182,7 @@ impl Running {
         let packets = PacketLoop::start(device, director, clock)?;
         let state = Arc::new(State {
             director: Arc::clone(director),
-            seats,
+            schedulers,
             clock,
             device_name,
             device_mtu,
@@ -228,7 +204,7 @@ impl Running {
     /// The services and who schedules for them, in the order of the configuration.
     #[must_use]
     pub fn seats(&self) -> &[Seat] {
-        &self.state.seats
+        self.state.schedulers.seats()
     }
 
     /// The control socket.
@@ -255,35 +231,26 @@ impl Running {
         self.state.stats()
     }
 
-    /// Puts another plugin in the place of a service's scheduler: loaded, tried with the service's
-    /// servers, and then seated between two decisions. No connection notices.
+    /// Does something about the scheduler of a service. No connection notices.
     ///
     /// # Errors
-    /// See [`ReplaceError`]; the old scheduler stays.
-    pub async fn replace_scheduler(
+    /// See [`ChangeError`]; the old scheduler stays.
+    pub async fn change_scheduler(
         &self,
         service: &str,
-        replacement: Replacement,
-        config: Option<String>,
-        limits: Limits,
-    ) -> Result<Swapped, ReplaceError> {
-        let index = self
-            .seats()
-            .iter()
-            .position(|seat| seat.service().name() == service)
-            .ok_or_else(|| ReplaceError::NoService { service: service.to_owned() })?;
-        let (host, state) = (self.host.clone(), Arc::clone(&self.state));
-        spawn_blocking(move || {
-            let source = match &replacement {
-                Replacement::BuiltIn(name) => Source::BuiltIn(name),
-                Replacement::File(path) => Source::File(path),
-                Replacement::Octets { name, octets } => Source::Octets { name, octets },
-            };
-            let module = host.load(source, limits)?;
-            let config = config.map(Arc::from);
-            Ok(state.seats[index].swap(Generation { module, config })?)
-        })
-        .await?
+        action: Action,
+    ) -> Result<ChangeSnapshot, ChangeError> {
+        let (schedulers, service) = (Arc::clone(&self.state.schedulers), service.to_owned());
+        spawn_blocking(move || schedulers.change(&service, action)).await?
+    }
+
+    /// Reads the configuration again and puts its plugins and schedulers to work.
+    ///
+    /// # Errors
+    /// See [`ReloadError`]; nothing has changed.
+    pub async fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {
+        let schedulers = Arc::clone(&self.state.schedulers);
+        spawn_blocking(move || schedulers.reload()).await?
     }
 
     /// Waits until the device fails; for ever while it works. May be dropped and called again.
@@ -314,8 +281,41 @@ impl Answers for State {
         ServicesSnapshot {
             version: VERSION.to_owned(),
             connections_max: self.director.config().limits.connections,
-            services: self.seats.iter().map(Into::into).collect(),
+            services: self.schedulers.seats().iter().map(Into::into).collect(),
         }
+    }
+
+    fn plugins(&self) -> PluginsSnapshot {
+        PluginsSnapshot {
+            version: VERSION.to_owned(),
+            services: self.schedulers.seats().iter().map(Into::into).collect(),
+        }
+    }
+
+    fn connections(&self, service: Option<&str>, limit: usize) -> Option<ConnectionList> {
+        let (address, total) = match service {
+            Some(name) => {
+                let mut seats = self.schedulers.seats().iter();
+                let service = seats.find(|seat| seat.service().name() == name)?.service();
+                let connections = |server: &Arc<RealServer>| server.connections() as usize;
+                let total = service.servers().iter().map(connections).sum();
+                (Some(service.address()), total)
+            }
+            None => (None, self.director.connections()),
+        };
+        let (tables, now) = (self.director.tables(), self.clock.now());
+        let mut connections = list_connections(tables.v4(), limit, address, now);
+        let rest = limit.saturating_sub(connections.len());
+        connections.extend(list_connections(tables.v6(), rest, address, now));
+        Some(ConnectionList { total, connections })
+    }
+
+    fn change(&self, service: &str, action: Action) -> Result<ChangeSnapshot, ChangeError> {
+        self.schedulers.change(service, action)
+    }
+
+    fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {
+        self.schedulers.reload()
     }
 
     fn stats(&self) -> StatsSnapshot {
@@ -348,6 +348,42 @@ async fn sweep(director: Arc<Director>, clock: Clock) {
         ticks.tick().await;
         director.sweep(clock.now());
     }
+}
+
+/// The time that schedulers may tick one after the other before others have their turn.
+const TURN: Duration = Duration::from_millis(1);
+
+/// Lets every scheduler do what is due besides decisions: ten times a second, and when it is to tick.
+async fn attend(director: Arc<Director>, clock: Clock) {
+    let pause = Duration::from_millis(Director::SWEEP_INTERVAL_MILLIS);
+    loop {
+        let mut turn = clock.now();
+        let mut due = turn.after(pause);
+        for service in director.services().list() {
+            let now = clock.now();
+            if now >= turn.after(TURN) {
+                yield_now().await;
+                turn = clock.now();
+            }
+            due = service.attend(now).map_or(due, |next| next.min(due));
+        }
+        // Not at once, whatever a scheduler wishes for.
+        let pause = Duration::from_micros(due.micros_since(clock.now()));
+        sleep(pause.max(Duration::from_millis(1))).await;
+    }
+}
+
+fn list_connections<A: Address>(
+    table: &Table<A>,
+    limit: usize,
+    address: Option<ServiceAddress>,
+    now: Moment,
+) -> Vec<ConnectionSnapshot> {
+    let is_wanted = |connection: &Connection<A>| {
+        address.is_none_or(|address| connection.server().terms().address == address)
+    };
+    let connections = table.list(limit, is_wanted);
+    connections.iter().filter_map(|connection| ConnectionSnapshot::of(connection, now)).collect()
 }
 
 /// The settings of a director for this configuration; `hash_seed` should be random where packets come

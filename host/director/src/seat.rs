@@ -4,6 +4,7 @@
 //! Each plugin with its configuration that ever had the service is a *generation* with a number of
 //! its own, which the connections that it placed remember. Number 0 is the director itself.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,7 @@ pub struct Generation {
 pub struct Seat {
     service: Arc<Service>,
     /// For how many decisions a new plugin's predecessor is kept at hand.
-    probation: u64,
+    probation: AtomicU64,
     /// Held while a plugin is put in place: one at a time.
     change: Mutex<()>,
     past: Mutex<Past>,
@@ -62,12 +63,16 @@ pub enum SeatError {
 }
 
 /// That another plugin has the service now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Swapped {
     /// The generation that had it before.
     pub from: u16,
+    /// Its plugin's name.
+    pub from_plugin: String,
     /// The generation that has it now.
     pub to: u16,
+    /// Its plugin's name.
+    pub to_plugin: String,
     /// Whether it goes on where the other one was.
     pub is_state_carried: bool,
     /// How long it took to change them between two decisions, waiting for the one at hand included.
@@ -96,6 +101,7 @@ impl Seat {
     #[must_use]
     pub fn new(service: Arc<Service>, first: Generation, probation: u64) -> Self {
         let past = Past { at_work: vec![(1, first)], latest: 1, ..Past::default() };
+        let probation = AtomicU64::new(probation);
         Self { service, probation, change: Mutex::default(), past: Mutex::new(past) }
     }
 
@@ -136,18 +142,50 @@ impl Seat {
         }
     }
 
+    /// The plugin at work with its configuration, and the number of both. Waits for the decision at
+    /// hand.
+    #[must_use]
+    pub fn at_work(&self) -> (u16, Generation) {
+        self.service.look_at_scheduler(|scheduler| {
+            let scheduler = WasmScheduler::of(scheduler).expect("a plugin");
+            let module = scheduler.module().clone();
+            let config = scheduler.config().cloned();
+            (scheduler.report().generation, Generation { module, config })
+        })
+    }
+
+    /// The candidate with its configuration, and the number of both.
+    #[must_use]
+    pub fn candidate(&self) -> Option<(u16, Generation)> {
+        self.past().candidate.clone()
+    }
+
+    /// For how many decisions a new plugin's predecessor is kept at hand.
+    #[must_use]
+    pub fn probation(&self) -> u64 {
+        self.probation.load(Relaxed)
+    }
+
+    /// Changes that for plugins to come.
+    pub fn set_probation(&self, decisions: u64) {
+        self.probation.store(decisions, Relaxed);
+    }
+
+    /// Begins a change. Waits for another one to end.
+    #[must_use]
+    pub fn change(&self) -> Change<'_> {
+        let turn = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        Change { seat: self, _turn: turn }
+    }
+
     /// Gives the service to another plugin, between two decisions; no connection notices. Takes as
     /// long as [`Module::probe`], which comes first.
     ///
     /// # Errors
     /// See [`SeatError`]; the one at work stays.
     pub fn swap(&self, generation: Generation) -> Result<Swapped, SeatError> {
-        let _change = self.begin_change();
-        let number = self.past().next_number();
-        let swapped = self.seat(&generation, number, self.probation)?;
-        let mut past = self.past();
-        past.note_at_work(swapped.from, (number, generation));
-        Ok(swapped)
+        let change = self.change();
+        change.seat(change.prepare(generation)?)
     }
 
     /// Gives the service back to the plugin that had it before, as a new instance of the same
@@ -156,22 +194,13 @@ impl Seat {
     /// # Errors
     /// See [`SeatError`]; the one at work stays.
     pub fn rollback(&self) -> Result<Swapped, SeatError> {
-        let _change = self.begin_change();
-        let at_work = self.number_at_work();
-        let (number, generation) =
-            self.past().before(at_work).last().cloned().ok_or(SeatError::NoPast)?;
-        let swapped = self.seat(&generation, number, 0)?;
-        let mut past = self.past();
-        past.swaps += 1;
-        let left = past.before(at_work).len();
-        past.at_work.truncate(left);
-        Ok(swapped)
+        self.change().rollback()
     }
 
     /// Forgets the faults of the plugin at work, ends its quarantine and starts it anew.
     pub fn reset(&self) {
-        let _change = self.begin_change();
-        self.change(WasmScheduler::reset);
+        let _change = self.change();
+        self.act(WasmScheduler::reset);
     }
 
     /// Asks a candidate beside the plugin from now on; its word counts for `share` of the clients, in
@@ -185,12 +214,8 @@ impl Seat {
         share: u16,
         limits: TrialLimits,
     ) -> Result<u16, SeatError> {
-        let _change = self.begin_change();
-        let number = self.past().next_number();
-        let scheduler = self.make(&candidate, number)?;
-        self.change(|present| present.try_out(scheduler, share, limits));
-        self.past().candidate = Some((number, candidate));
-        Ok(number)
+        let change = self.change();
+        Ok(change.try_out(change.prepare(candidate)?, share, limits))
     }
 
     /// Changes for how many of the clients the candidate's word counts, in hundredths of a percent.
@@ -198,7 +223,7 @@ impl Seat {
     /// # Errors
     /// There is no candidate.
     pub fn set_share(&self, share: u16) -> Result<(), SeatError> {
-        let is_set = self.change(|scheduler| scheduler.set_trial_share(share));
+        let is_set = self.act(|scheduler| scheduler.set_trial_share(share));
         if is_set { Ok(()) } else { Err(SeatError::NoTrial) }
     }
 
@@ -207,18 +232,19 @@ impl Seat {
     /// # Errors
     /// There is no candidate.
     pub fn promote(&self) -> Result<Swapped, SeatError> {
-        let _change = self.begin_change();
-        let from = self.number_at_work();
-        let candidate = self.past().candidate.take().ok_or(SeatError::NoTrial)?;
-        let to = candidate.0;
+        let _change = self.change();
+        let (to, candidate) = self.past().candidate.take().ok_or(SeatError::NoTrial)?;
+        let to_plugin = candidate.module.name().to_owned();
         let start = Instant::now();
-        let is_promoted = self.change(|scheduler| scheduler.promote(self.probation));
+        let promoted = self.act(|scheduler| {
+            let before = scheduler.report();
+            Some((before, scheduler.promote(self.probation())?))
+        });
         let took = start.elapsed();
-        if !is_promoted {
-            return Err(SeatError::NoTrial);
-        }
-        self.past().note_at_work(from, candidate);
-        Ok(Swapped { from, to, is_state_carried: true, took })
+        let (before, _left_over) = promoted.ok_or(SeatError::NoTrial)?;
+        let (from, from_plugin) = (before.generation, before.name.to_string());
+        self.past().note_at_work(from, (to, candidate));
+        Ok(Swapped { from, from_plugin, to, to_plugin, is_state_carried: true, took })
     }
 
     /// Ends the trial of the candidate.
@@ -226,40 +252,11 @@ impl Seat {
     /// # Errors
     /// There is none.
     pub fn end_trial(&self) -> Result<(), SeatError> {
-        let _change = self.begin_change();
-        self.past().candidate = None;
-        let is_ended = self.change(WasmScheduler::end_trial);
-        if is_ended { Ok(()) } else { Err(SeatError::NoTrial) }
-    }
-
-    /// Probes a plugin and makes a scheduler of it.
-    fn make(&self, generation: &Generation, number: u16) -> Result<WasmScheduler, SeatError> {
-        let Generation { module, config } = generation;
-        let servers = self.service.servers();
-        module.probe(config.as_deref(), servers)?;
-        Ok(module.scheduler(config.as_deref(), servers)?.numbered(number))
-    }
-
-    fn seat(
-        &self,
-        generation: &Generation,
-        number: u16,
-        probation: u64,
-    ) -> Result<Swapped, SeatError> {
-        let next = self.make(generation, number)?;
-        let from = self.number_at_work();
-        let start = Instant::now();
-        let succession = self
-            .change(|present| present.succeed(next, self.service.servers(), probation))
-            .map_err(SeatError::State)?;
-        let took = start.elapsed();
-        self.past().candidate = None;
-        let is_state_carried = succession.is_state_carried;
-        Ok(Swapped { from, to: number, is_state_carried, took })
+        self.change().end_trial()
     }
 
     /// Does something to the scheduler between two decisions.
-    fn change<R>(&self, act: impl FnOnce(&mut WasmScheduler) -> R) -> R {
+    fn act<R>(&self, act: impl FnOnce(&mut WasmScheduler) -> R) -> R {
         self.service
             .change_scheduler(|scheduler| act(WasmScheduler::of_mut(scheduler).expect("a plugin")))
     }
@@ -268,12 +265,107 @@ impl Seat {
         self.plugin().generation
     }
 
-    fn begin_change(&self) -> MutexGuard<'_, ()> {
-        self.change.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn past(&self) -> MutexGuard<'_, Past> {
         self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The turn of one who changes a service's plugins: nobody else does meanwhile.
+#[derive(Debug)]
+pub struct Change<'s> {
+    seat: &'s Seat,
+    _turn: MutexGuard<'s, ()>,
+}
+
+/// A plugin that was tried with a service and waits to be put to work there.
+#[derive(Debug)]
+pub struct Prepared {
+    number: u16,
+    generation: Generation,
+    scheduler: WasmScheduler,
+}
+
+impl Change<'_> {
+    /// The seat that is changed.
+    #[must_use]
+    pub fn of(&self) -> &Seat {
+        self.seat
+    }
+
+    /// Probes a plugin with the service and makes an instance of it, which nothing uses yet.
+    ///
+    /// # Errors
+    /// The plugin does not work for the service.
+    pub fn prepare(&self, generation: Generation) -> Result<Prepared, SeatError> {
+        let number = self.seat.past().next_number();
+        let scheduler = self.make(&generation, number)?;
+        Ok(Prepared { number, generation, scheduler })
+    }
+
+    /// Gives the service to a plugin. A trial ends.
+    ///
+    /// # Errors
+    /// The plugin failed on its predecessor's state; the one at work stays.
+    pub fn seat(&self, next: Prepared) -> Result<Swapped, SeatError> {
+        let Prepared { number, generation, scheduler } = next;
+        let swapped = self.succeed(scheduler, number, self.seat.probation())?;
+        self.seat.past().note_at_work(swapped.from, (number, generation));
+        Ok(swapped)
+    }
+
+    /// As [`Seat::rollback`].
+    ///
+    /// # Errors
+    /// See [`SeatError`]; the one at work stays.
+    pub fn rollback(&self) -> Result<Swapped, SeatError> {
+        let at_work = self.seat.number_at_work();
+        let (number, generation) =
+            self.seat.past().before(at_work).last().cloned().ok_or(SeatError::NoPast)?;
+        let swapped = self.succeed(self.make(&generation, number)?, number, 0)?;
+        let mut past = self.seat.past();
+        past.swaps += 1;
+        let left = past.before(at_work).len();
+        past.at_work.truncate(left);
+        Ok(swapped)
+    }
+
+    /// As [`Seat::try_out`].
+    pub fn try_out(&self, candidate: Prepared, share: u16, limits: TrialLimits) -> u16 {
+        let Prepared { number, generation, scheduler } = candidate;
+        drop(self.seat.act(|present| present.try_out(scheduler, share, limits)));
+        self.seat.past().candidate = Some((number, generation));
+        number
+    }
+
+    /// As [`Seat::end_trial`].
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn end_trial(&self) -> Result<(), SeatError> {
+        self.seat.past().candidate = None;
+        self.seat.act(WasmScheduler::end_trial).map(drop).ok_or(SeatError::NoTrial)
+    }
+
+    fn make(&self, generation: &Generation, number: u16) -> Result<WasmScheduler, SeatError> {
+        let Generation { module, config } = generation;
+        let servers = self.seat.service.servers();
+        module.probe(config.as_deref(), servers)?;
+        Ok(module.scheduler(config.as_deref(), servers)?.numbered(number))
+    }
+
+    fn succeed(&self, next: WasmScheduler, to: u16, probation: u64) -> Result<Swapped, SeatError> {
+        let seat = self.seat;
+        let to_plugin = next.module().name().to_owned();
+        let start = Instant::now();
+        let (before, succession) = seat.act(|present| {
+            let before = present.report();
+            (before, present.succeed(next, seat.service.servers(), probation))
+        });
+        let took = start.elapsed();
+        let is_state_carried = succession.map_err(SeatError::State)?.is_state_carried;
+        seat.past().candidate = None;
+        let (from, from_plugin) = (before.generation, before.name.to_string());
+        Ok(Swapped { from, from_plugin, to, to_plugin, is_state_carried, took })
     }
 }
 

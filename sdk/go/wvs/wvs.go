@@ -64,7 +64,9 @@
 //	func wvsStateSave(capacity uint32) int32
 //
 // Optional. The plugin is about to be replaced. It writes what its successor should know to the
-// state region, at most `capacity` octets, and returns their number; below 0 for nothing.
+// state region, at most `capacity` octets, and returns their number; below 0 for nothing. Where it
+// has more to say, it returns how much that is, and is called once more with room for it, 65,536
+// octets at most.
 package wvs
 
 import "unsafe"
@@ -108,7 +110,8 @@ const (
 	CapsPure = 2
 	// Wants the server info region.
 	CapsServerInfo = 4
-	// Wants the signals region: it is refreshed before each decision and each tick.
+	// Wants the signals region: it is refreshed before decisions, at most once a millisecond, and
+	// before each tick.
 	CapsSignals = 8
 )
 

@@ -251,7 +251,7 @@ fn direct(
     let (config, _) = Reading::of_file(&file).into_config().expect("a configuration");
     stage.lab.director.run(|| {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        let running = runtime.block_on(Running::start(&config)).expect("a director");
+        let running = runtime.block_on(Running::start(&config, &file)).expect("a director");
         let report = act(&running);
         runtime.block_on(running.stop()).expect("everything taken back");
         report

@@ -21,7 +21,7 @@ impl Work {
         let servers = servers(&[1, 1, 1]);
         let new = |module: &Module| module.scheduler(None, &servers).unwrap();
         let mut scheduler = new(&load_of("", "(i32.const 0)"));
-        scheduler.try_out(new(candidate).numbered(2), share, limits);
+        drop(scheduler.try_out(new(candidate).numbered(2), share, limits));
         Self { scheduler, servers, client: 0 }
     }
 
@@ -136,11 +136,11 @@ fn promoted_candidate_decides_and_its_predecessor_stays_at_hand() {
     );
     let mut work = Work::new(&candidate, 0, PATIENT);
     work.ask_often(10);
-    assert!(work.scheduler.promote(5));
+    assert!(work.scheduler.promote(5).is_some());
     assert_eq!(work.ask_often(3), [(Pick::Server(2), 2); 3]);
     assert_eq!(work.ask(), (Pick::Server(0), 1));
     assert!(work.scheduler.trial().is_none());
-    assert!(!work.scheduler.promote(5), "there is no candidate any more");
+    assert!(work.scheduler.promote(5).is_none(), "there is no candidate any more");
 }
 
 #[test]

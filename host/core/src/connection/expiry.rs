@@ -139,6 +139,33 @@ impl<A: Address> Roll<A> {
         }
     }
 
+    /// At most `limit` connections that were not closed and that `is_wanted` says yes to, in no order.
+    /// Opening one waits for the visit of a batch at most; one that moves meanwhile may be missed.
+    pub(crate) fn list(
+        &self,
+        limit: usize,
+        is_wanted: impl Fn(&Connection<A>) -> bool,
+    ) -> Vec<Arc<Connection<A>>> {
+        let mut list = Vec::new();
+        for segment in &self.segments {
+            let mut position = 0_usize;
+            while list.len() < limit {
+                let segment = segment.lock().unwrap_or_else(PoisonError::into_inner);
+                let batch = segment.get(position..).unwrap_or_default();
+                if batch.is_empty() {
+                    break;
+                }
+                let wanted = |connection: &&Arc<Connection<A>>| {
+                    !connection.is_closed() && is_wanted(connection)
+                };
+                list.extend(batch.iter().take(BATCH).filter(wanted).cloned());
+                position = position.saturating_add(BATCH);
+            }
+        }
+        list.truncate(limit);
+        list
+    }
+
     /// Every connection that was not closed.
     pub(crate) fn snapshot(&self) -> Vec<Arc<Connection<A>>> {
         let mut all = Vec::new();

@@ -400,7 +400,18 @@ impl<A: Address> Table<A> {
         &self.fragments
     }
 
-    /// Every connection of the moment, in no order. For listings and tests: it copies them all.
+    /// At most `limit` connections of the moment that `is_wanted` says yes to, in no order. Packets
+    /// never wait long for it, however many connections there are.
+    #[must_use]
+    pub fn list(
+        &self,
+        limit: usize,
+        is_wanted: impl Fn(&Connection<A>) -> bool,
+    ) -> Vec<Arc<Connection<A>>> {
+        self.roll.list(limit, is_wanted)
+    }
+
+    /// Every connection of the moment, in no order. For tests: it copies them all.
     #[must_use]
     pub fn snapshot(&self) -> Vec<Arc<Connection<A>>> {
         self.roll.snapshot()

@@ -1,11 +1,11 @@
 //! `wvs list`: the running director's services and real servers.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
 
-use super::{fail, print, print_json, refuse, runtime};
-use crate::config::{Config, Reading};
+use super::socket::SocketArg;
+use super::{fail, print, print_json};
 use crate::control::snapshot::{ServiceSnapshot, Snapshot};
 use crate::control::{self, AskError, SERVICES, STATS};
 use crate::output::{self, Columns};
@@ -39,29 +39,15 @@ pub(super) struct ListArgs {
     #[arg(long, conflicts_with_all = ["stats", "exact"])]
     json: bool,
 
-    /// The director's control socket [default: /run/wvs/wvs.sock].
-    #[arg(long, value_name = "PATH", conflicts_with = "config")]
-    socket: Option<PathBuf>,
-
-    /// The configuration that the director runs with, which names its control socket.
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    director: SocketArg,
 }
 
 pub(super) fn list(args: &ListArgs) -> u8 {
-    let socket = match (&args.socket, &args.config) {
-        (Some(socket), _) => socket.clone(),
-        (None, None) => Config::default().socket,
-        (None, Some(config)) => match Reading::of_file(config).into_config() {
-            Ok((config, _)) => config.socket,
-            Err(error) => return refuse(error),
-        },
-    };
-    let answer = runtime().map(|runtime| runtime.block_on(ask(&socket)));
+    let answer = args.director.converse(async |socket| ask(&socket).await);
     let mut snapshot = match answer {
-        Ok(Ok(snapshot)) => snapshot,
-        Ok(Err(error)) => return fail(error),
-        Err(error) => return fail(error),
+        Ok(snapshot) => snapshot,
+        Err(status) => return status,
     };
     let services = &mut snapshot.services.services;
     if let Some(wanted) = &args.service {

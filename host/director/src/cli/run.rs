@@ -17,6 +17,8 @@ use crate::stop_signals::StopSignals;
   wvs run -c wvs.yaml
   wvs run -c wvs.yaml --log-format json --log-level warn
 
+SIGHUP makes it read the configuration again, as `wvs reload` does.
+
 Needs root, or the capability CAP_NET_ADMIN. On SIGTERM and SIGINT it takes back its routes, rules \
 and settings and ends with status 0; after a crash the next start takes them back.")]
 pub(super) struct RunArgs {
@@ -58,7 +60,7 @@ async fn direct(mut reading: Reading) -> u8 {
         Ok(signals) => signals,
         Err(error) => return fail(format_args!("cannot listen for signals: {error}")),
     };
-    let mut running = match Running::start(reading.config()).await {
+    let mut running = match Running::start(reading.config(), reading.file()).await {
         Ok(running) => running,
         Err(StartError::Misfits(misfits)) => {
             add_misfits(&mut reading, &misfits);
@@ -76,9 +78,10 @@ async fn direct(mut reading: Reading) -> u8 {
             name = stop_signals.recv() => tracing::info!("{name}: stopping"),
             error = running.failed() => code = fail(error),
             _ = hang_up.recv() => {
-                tracing::warn!(
-                    "SIGHUP: this version does not reload; restart it to use a changed configuration"
-                );
+                // What changed is in the log already.
+                if let Err(error) = running.reload().await {
+                    tracing::warn!("SIGHUP: nothing was changed: {error}");
+                }
                 continue;
             }
         }

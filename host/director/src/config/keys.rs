@@ -81,6 +81,7 @@ pub static TABLES: &[&Table] = &[
     &PLUGIN_LIMITS,
     &SERVICE,
     &SCHEDULER,
+    &SHADOW,
     &POOL,
     &TIMEOUTS,
     &SERVER,
@@ -108,7 +109,7 @@ pub static FILE: Table = Table {
             "admin",
             "as below",
             "a mapping",
-            "How `wvs list` reaches the running director.",
+            "How `wvs list` and other commands reach the running director.",
         ),
         Key::optional("limits", "as below", "a mapping", "What the director may use."),
         Key::optional(
@@ -227,6 +228,13 @@ pub static PLUGIN: Table = Table {
             "64 hexadecimal digits",
             "Refuses any other file than the one with this SHA-256 hash.",
         ),
+        Key::optional(
+            "watch",
+            "`false`",
+            "`true` or `false`",
+            "Whether the director puts the file to work by itself when it has changed. Not \
+             together with `sha256`.",
+        ),
         Key::optional("limits", "as below", "a mapping", "What the plugin may use."),
     ],
 };
@@ -247,6 +255,25 @@ pub static PLUGIN_LIMITS: Table = Table {
             "1000 to 100000000",
             "Fuel for one decision, about one for each WebAssembly instruction. A \
              plugin that needs more is stopped, and the director decides instead.",
+        ),
+        Key::optional(
+            "setup_fuel",
+            "50000000",
+            "1000 to 1000000000",
+            "Fuel for reading the configuration, and for each new list of servers.",
+        ),
+        Key::optional(
+            "start_fuel",
+            "200000000",
+            "1000 to 1000000000",
+            "Fuel for starting the module's runtime, which some languages have.",
+        ),
+        Key::optional("module", "4MiB", "a size from 1KiB to 16MiB", "Octets of the file."),
+        Key::optional(
+            "function",
+            "64KiB",
+            "a size from 1KiB to 1MiB",
+            "Octets of one function of it: compiling takes more than linear time.",
         ),
     ],
 };
@@ -338,6 +365,56 @@ pub static SCHEDULER: Table = Table {
             "none",
             "any value, up to 64KiB as JSON",
             "Handed to the plugin as JSON text. What it may hold is the plugin's affair.",
+        ),
+        Key::optional(
+            "probation",
+            "1000",
+            "0 to 1000000000",
+            "For so many decisions of a plugin that took another one's place, that one is kept at \
+             hand: at a fault it decides instead and has its place back. 0: never.",
+        ),
+        Key::optional(
+            "shadow",
+            "none",
+            "the name of a built-in scheduler or of a plugin, or a mapping",
+            "A candidate that is asked the same and compared, without being obeyed.",
+        ),
+        Key::optional(
+            "canary",
+            "0%",
+            "0% to 100%, in steps of 0.01%",
+            "The share of the clients, always the same ones, for which the `shadow` is obeyed.",
+        ),
+    ],
+};
+
+/// `services[].scheduler.shadow`, where it is a mapping.
+pub static SHADOW: Table = Table {
+    path: "services[].scheduler.shadow",
+    keys: &[
+        Key::required(
+            "plugin",
+            "the name of a built-in scheduler or of a plugin",
+            "As `shadow` without a mapping.",
+        ),
+        Key::optional(
+            "config",
+            "none",
+            "any value, up to 64KiB as JSON",
+            "Handed to the candidate as JSON text.",
+        ),
+        Key::optional(
+            "faults",
+            "3",
+            "1 to 1000000",
+            "After so many faults of the candidate's the trial stops by itself.",
+        ),
+        Key::optional(
+            "skew",
+            "30%",
+            "0% to 100%, in steps of 0.01%",
+            "A canary stops by itself when more than this part of all connections would go to \
+             other servers than without it. 100%: never.",
         ),
     ],
 };

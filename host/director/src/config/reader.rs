@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::document::{Key, Node, Value};
 use super::keys::Table;
 use super::problem::{Place, Problem, Severity};
-use super::units::{UnitError, format_duration, format_size, parse_duration, parse_size};
+use super::units::{Percent, UnitError, format_duration, format_size, parse_duration, parse_size};
 
 /// Characters of a wrong value that a message repeats.
 const QUOTE_CHARACTERS_MAX: usize = 40;
@@ -283,6 +283,15 @@ impl<'s> Reader<'s> {
     /// A number of octets within `range`.
     pub(super) fn size(&mut self, field: &Field<'_>, range: RangeInclusive<u64>) -> Option<u64> {
         self.unit(field, range, parse_size, |octets| format_size(*octets))
+    }
+
+    /// A percentage within `range`.
+    pub(super) fn percentage(
+        &mut self,
+        field: &Field<'_>,
+        range: RangeInclusive<Percent>,
+    ) -> Option<Percent> {
+        self.unit(field, range, str::parse, Percent::to_string)
     }
 
     fn unit<T: PartialOrd>(

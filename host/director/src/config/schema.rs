@@ -12,14 +12,14 @@ use wvs_core::connection::table::TableLimits;
 use wvs_core::director::ClosedPort;
 use wvs_core::real_server::WEIGHT_MAX;
 use wvs_core::service::{OnNoServer, OnStray, Protocol, ServiceAddress};
-use wvs_plugin::builtin;
 
 use super::document::{Node, Value};
+use super::plugins::{self, Plugins};
 use super::problem::Place;
-use super::reader::{Field, Fields, Reader, list_names, nearest};
+use super::reader::{Field, Fields, Reader};
 use super::{
-    Config, DeviceConfig, PluginConfig, RoutingMode, SchedulerConfig, ServerConfig, ServiceConfig,
-    forwarding, keys,
+    Config, DeviceConfig, RoutingMode, SchedulerConfig, ServerConfig, ServiceConfig, forwarding,
+    keys,
 };
 use crate::device;
 
@@ -28,14 +28,10 @@ const QUEUES: RangeInclusive<u64> = 1..=device::QUEUES_MAX as u64;
 const MTU_IPV6_MIN: u16 = 1_280;
 const CONNECTIONS: RangeInclusive<u64> = 1..=16_777_216;
 const REPLIES: RangeInclusive<u64> = 0..=1_000_000;
-const PLUGIN_MEMORY: RangeInclusive<u64> = (64 << 10)..=(1 << 30);
-const PLUGIN_FUEL: RangeInclusive<u64> = 1_000..=100_000_000;
-const PLUGIN_CONFIG_OCTETS_MAX: usize = 64 << 10;
 const PORT: RangeInclusive<u64> = 1..=65_535;
 const WEIGHT: RangeInclusive<u64> = 0..=WEIGHT_MAX as u64;
 const TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(31 * 24 * 3_600);
-const PLUGINS_MAX: usize = 256;
 const SERVICES_MAX: usize = 4_096;
 const SERVERS_MAX: usize = 4_096;
 const NAME_OCTETS_MAX: usize = 63;
@@ -47,13 +43,9 @@ const DEVICES_OF_THE_KERNEL: [&str; 3] = ["lo", "all", "default"];
 
 const DEFAULT_DEVICE: &str = "wvs0";
 const DEFAULT_SOCKET: &str = "/run/wvs/wvs.sock";
-const DEFAULT_SCHEDULER: &str = "wlc";
 const DEFAULT_CONNECTIONS: usize = 1_048_576;
 const DEFAULT_HALF_OPEN: usize = 65_536;
 const DEFAULT_REPLIES: u32 = 1_000;
-const DEFAULT_PROBATION: u64 = 1_000;
-const DEFAULT_PLUGIN_MEMORY: usize = 16 << 20;
-const DEFAULT_PLUGIN_FUEL: u64 = 1_000_000;
 
 const PROTOCOLS: [(&str, Protocol); 3] =
     [("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("icmp", Protocol::Icmp)];
@@ -168,7 +160,7 @@ fn read_file(reader: &mut Reader<'_>, file: &Fields<'_>, folder: &Path, config: 
         // With errors, a service that could not be read may be the one that uses it.
         plugins.warn_of_unused(reader);
     }
-    config.plugins = plugins.read;
+    config.plugins = plugins.into_configs();
 }
 
 fn read_device(reader: &mut Reader<'_>, field: &Field<'_>, config: &mut DeviceConfig) {
@@ -207,108 +199,6 @@ fn read_socket(reader: &mut Reader<'_>, field: &Field<'_>, folder: &Path, config
         return;
     }
     config.socket = path;
-}
-
-/// The plugins from files, and which of them are used.
-#[derive(Default)]
-struct Plugins {
-    read: Vec<PluginConfig>,
-    /// Every name that was given, also of plugins that could not be read.
-    names: Vec<(String, Place, bool)>,
-}
-
-impl Plugins {
-    fn read(&mut self, reader: &mut Reader<'_>, field: &Field<'_>, folder: &Path) {
-        let named = reader.named(field);
-        if named.len() > PLUGINS_MAX {
-            let message = format!("{} plugins; use at most {PLUGINS_MAX}", named.len());
-            reader.error(&field.path, field.node.place, message);
-            return;
-        }
-        for (key, field) in named {
-            if !is_name(&key.name) {
-                let message = format!("no name for a plugin; use {}", keys::SERVICE.values("name"));
-                reader.error(&field.path, key.place, message);
-            } else if builtin::NAMES.contains(&key.name.as_str()) {
-                reader.error(&field.path, key.place, "the name of a built-in; choose another");
-            }
-            self.names.push((key.name.clone(), key.place, false));
-            if let Some(plugin) = read_plugin(reader, &key.name, &field, folder) {
-                self.read.push(plugin);
-            }
-        }
-    }
-
-    /// Notes that a service uses `name`; `false` when there is no such plugin.
-    fn take(&mut self, name: &str) -> bool {
-        let mut is_known = builtin::NAMES.contains(&name);
-        for (known, _, is_used) in &mut self.names {
-            if known == name {
-                *is_used = true;
-                is_known = true;
-            }
-        }
-        is_known
-    }
-
-    /// Every name that a scheduler may have.
-    fn known(&self) -> impl Iterator<Item = &str> + Clone {
-        let from_files = self.names.iter().map(|(name, ..)| name.as_str());
-        builtin::NAMES.iter().copied().chain(from_files)
-    }
-
-    fn warn_of_unused(&self, reader: &mut Reader<'_>) {
-        for (name, place, is_used) in &self.names {
-            if !is_used {
-                let path = super::reader::join("plugins", name);
-                reader.warn(&path, *place, "no service uses this plugin");
-            }
-        }
-    }
-}
-
-fn read_plugin(
-    reader: &mut Reader<'_>,
-    name: &str,
-    field: &Field<'_>,
-    folder: &Path,
-) -> Option<PluginConfig> {
-    let fields = reader.fields(field, &keys::PLUGIN)?;
-    let file = fields.required(reader, "file").and_then(|field| {
-        let text = reader.text(&field)?;
-        if text.is_empty() {
-            reader.refuse(&field, "is no path", "give that of a WebAssembly module");
-        }
-        Some(folder.join(text))
-    });
-    let mut plugin = PluginConfig {
-        name: name.to_owned(),
-        file: file?,
-        sha256: None,
-        memory_max: DEFAULT_PLUGIN_MEMORY,
-        fuel: DEFAULT_PLUGIN_FUEL,
-    };
-    if let Some(field) = fields.get("sha256")
-        && let Some(text) = reader.text(&field)
-    {
-        plugin.sha256 = parse_sha256(text);
-        if plugin.sha256.is_none() {
-            let remedy = "use the 64 hexadecimal digits that sha256sum prints";
-            reader.refuse(&field, "is not a SHA-256 hash", remedy);
-        }
-    }
-    if let Some(limits) =
-        fields.get("limits").and_then(|field| reader.fields(&field, &keys::PLUGIN_LIMITS))
-    {
-        if let Some(field) = limits.get("memory") {
-            let size = reader.size(&field, PLUGIN_MEMORY).and_then(|size| size.try_into().ok());
-            set(&mut plugin.memory_max, size);
-        }
-        if let Some(field) = limits.get("fuel") {
-            set(&mut plugin.fuel, reader.integer(&field, PLUGIN_FUEL));
-        }
-    }
-    Some(plugin)
 }
 
 /// What must be known of all services to say whether the next one fits beside them.
@@ -385,12 +275,8 @@ fn read_service(
     let port = read_port(reader, fields, protocol);
     let address = read_address(reader, fields, seen, protocol, vip, port);
     let scheduler = match fields.get("scheduler") {
-        Some(field) => read_scheduler(reader, &field, plugins),
-        None => Some(SchedulerConfig {
-            plugin: DEFAULT_SCHEDULER.to_owned(),
-            config: None,
-            probation: DEFAULT_PROBATION,
-        }),
+        Some(field) => plugins.read_scheduler(reader, &field),
+        None => Some(SchedulerConfig::of(plugins::DEFAULT_SCHEDULER)),
     };
     let forwarding = forwarding::read(reader, fields, vip, |reader, field| {
         let address = read_address_beside(reader, field, vip, "use an address of the director's")?;
@@ -488,74 +374,6 @@ fn read_address(
         seen.addresses.insert(address, other);
     }
     Some(address)
-}
-
-/// A name, or a mapping of `plugin` and `config`.
-fn read_scheduler(
-    reader: &mut Reader<'_>,
-    field: &Field<'_>,
-    plugins: &mut Plugins,
-) -> Option<SchedulerConfig> {
-    if !matches!(field.node.value, Value::Mapping(_)) {
-        let plugin = read_scheduler_name(reader, field, plugins)?;
-        return Some(SchedulerConfig { plugin, config: None, probation: DEFAULT_PROBATION });
-    }
-    let fields = reader.fields(field, &keys::SCHEDULER)?;
-    let plugin = fields
-        .required(reader, "plugin")
-        .and_then(|field| read_scheduler_name(reader, &field, plugins));
-    let config = match fields.get("config") {
-        Some(field) => Some(read_plugin_config(reader, &field)?),
-        None => None,
-    };
-    Some(SchedulerConfig { plugin: plugin?, config, probation: DEFAULT_PROBATION })
-}
-
-fn read_scheduler_name(
-    reader: &mut Reader<'_>,
-    field: &Field<'_>,
-    plugins: &mut Plugins,
-) -> Option<String> {
-    let name = reader.text(field)?;
-    if plugins.take(name) {
-        return Some(name.to_owned());
-    }
-    let known = list_names(plugins.known());
-    let remedy = match nearest(name, plugins.known()) {
-        Some(near) => format!("did you mean \"{near}\"? Use {known}"),
-        None => format!("use {known}, or name a plugin of your own under `plugins`"),
-    };
-    reader.refuse(field, "is no scheduler", &remedy);
-    None
-}
-
-/// Any value, as JSON text.
-fn read_plugin_config(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<String> {
-    refuse_repeated_keys(reader, field);
-    let problem = match serde_json::to_string(field.node) {
-        Ok(json) if json.len() <= PLUGIN_CONFIG_OCTETS_MAX => return Some(json),
-        Ok(json) => format!("{} octets as JSON; use at most 64KiB", json.len()),
-        Err(error) => format!("cannot be written as JSON: {error}"),
-    };
-    reader.error(&field.path, field.node.place, problem);
-    None
-}
-
-/// Reports keys that a mapping has twice, at any depth: what they mean would be up to the plugin.
-fn refuse_repeated_keys(reader: &mut Reader<'_>, field: &Field<'_>) {
-    match &field.node.value {
-        Value::Mapping(_) => {
-            for (_, field) in reader.named(field) {
-                refuse_repeated_keys(reader, &field);
-            }
-        }
-        Value::List(_) => {
-            for field in reader.list(field).unwrap_or_default() {
-                refuse_repeated_keys(reader, &field);
-            }
-        }
-        _ => {}
-    }
 }
 
 fn read_timeouts(
@@ -703,7 +521,7 @@ fn why_not_a_host(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-fn number<T: TryFrom<u64>>(
+pub(super) fn number<T: TryFrom<u64>>(
     reader: &mut Reader<'_>,
     field: &Field<'_>,
     range: RangeInclusive<u64>,
@@ -724,7 +542,7 @@ fn number_or_auto<T: TryFrom<u64> + Copy>(
 }
 
 /// Replaces a default by what was read, if it could be read.
-fn set<T>(slot: &mut T, value: Option<T>) {
+pub(super) fn set<T>(slot: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *slot = value;
     }
@@ -741,24 +559,9 @@ pub(crate) fn is_name(name: &str) -> bool {
         && name.bytes().all(is_name_octet)
 }
 
-fn parse_sha256(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    let mut hash = [0; 32];
-    for (octet, digits) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let digits = std::str::from_utf8(digits).ok()?;
-        if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return None;
-        }
-        *octet = u8::from_str_radix(digits, 16).ok()?;
-    }
-    Some(hash)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::units::{parse_duration, parse_size};
+    use super::super::units::parse_duration;
     use super::*;
 
     fn documented(table: &keys::Table, name: &str) -> &'static str {
@@ -784,12 +587,5 @@ mod tests {
         let half_open = documented(&keys::LIMITS, "half_open").parse();
         assert_eq!(half_open, Ok(config.limits.half_open));
         assert_eq!(documented(&keys::LIMITS, "replies").parse(), Ok(config.replies_per_second));
-        let memory = parse_size(documented(&keys::PLUGIN_LIMITS, "memory")).unwrap();
-        assert_eq!(usize::try_from(memory), Ok(DEFAULT_PLUGIN_MEMORY));
-        let fuel = documented(&keys::PLUGIN_LIMITS, "fuel").parse();
-        assert_eq!(fuel, Ok(DEFAULT_PLUGIN_FUEL));
-        assert_eq!(documented(&keys::SERVICE, "scheduler"), DEFAULT_SCHEDULER);
-        let limits = wvs_plugin::Limits::default();
-        assert_eq!((limits.memory, limits.fuel), (DEFAULT_PLUGIN_MEMORY, DEFAULT_PLUGIN_FUEL));
     }
 }

@@ -1,10 +1,13 @@
-//! Durations and sizes as people write them.
+//! Durations, sizes and percentages as people write them.
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
-/// Why a text is no duration or size.
+/// Why a text is no duration, size or percentage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum UnitError {
     /// A number without a unit.
@@ -16,7 +19,10 @@ pub enum UnitError {
     /// Not a size at all.
     #[error("is not a size")]
     NoSize,
-    /// Beyond what a 64-bit number can hold.
+    /// Not a percentage at all.
+    #[error("is not a percentage")]
+    NoPercentage,
+    /// Beyond what a 64-bit number can hold, or 100 %.
     #[error("is too large")]
     TooLarge,
 }
@@ -30,10 +36,20 @@ impl UnitError {
                 "write it as 500ms, 300s, 15m, 2h, 1d or 1h30m"
             }
             Self::NoSize => "write it as 64KiB, 16MiB or 1GiB",
+            Self::NoPercentage => "write it as 10% or 0.25%",
             Self::TooLarge => "write a smaller one",
         }
     }
 }
+
+/// A part of a whole, to hundredths of a percent.
+///
+/// People write `0.25%`; in JSON it is the number of percent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Percent(u16);
+
+/// Hundredths of a percent in the whole.
+const WHOLE: u16 = 10_000;
 
 /// Milliseconds in each unit of time, the longer name of two with one beginning first.
 const TIMES: [(&str, u64); 5] =
@@ -41,6 +57,87 @@ const TIMES: [(&str, u64); 5] =
 
 /// Octets in each unit of size.
 const SIZES: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)];
+
+impl Percent {
+    /// The whole.
+    pub const ALL: Self = Self(WHOLE);
+
+    /// So many hundredths of a percent, at most the whole.
+    #[must_use]
+    pub fn of_hundredths(hundredths: u16) -> Self {
+        Self(hundredths.min(WHOLE))
+    }
+
+    /// `part` of `whole`; nothing of nothing.
+    #[must_use]
+    pub fn of(part: u64, whole: u64) -> Self {
+        let hundredths = u128::from(part) * u128::from(WHOLE) / u128::from(whole.max(1));
+        Self(u16::try_from(hundredths).unwrap_or(WHOLE).min(WHOLE))
+    }
+
+    /// In hundredths of a percent.
+    #[must_use]
+    pub fn hundredths(self) -> u16 {
+        self.0
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, hundredths) = (self.0 / 100, self.0 % 100);
+        f.pad(&match hundredths {
+            0 => format!("{whole}%"),
+            _ if hundredths.is_multiple_of(10) => format!("{whole}.{}%", hundredths / 10),
+            _ => format!("{whole}.{hundredths:02}%"),
+        })
+    }
+}
+
+/// Reads `10%` or `0.25%`, with at most two decimals.
+impl FromStr for Percent {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let number = text.strip_suffix('%').ok_or(UnitError::NoPercentage)?;
+        let (whole, decimals) = match number.split_once('.') {
+            Some((_, "")) => return Err(UnitError::NoPercentage),
+            Some((whole, decimals)) => (whole, decimals),
+            None => (number, ""),
+        };
+        let digits = format!("{whole}{decimals:0<2}");
+        if whole.is_empty()
+            || decimals.len() > 2
+            || !digits.bytes().all(|octet| octet.is_ascii_digit())
+        {
+            return Err(UnitError::NoPercentage);
+        }
+        match digits.parse() {
+            Ok(hundredths @ ..=WHOLE) => Ok(Self(hundredths)),
+            Ok(_) | Err(_) => Err(UnitError::TooLarge),
+        }
+    }
+}
+
+impl Serialize for Percent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(f64::from(self.0) / 100.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let hundredths = (f64::deserialize(deserializer)? * 100.0).round();
+        if !(0.0..=f64::from(WHOLE)).contains(&hundredths) {
+            return Err(de::Error::custom("a percentage is a number from 0 to 100"));
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "from 0 to 10,000, as was seen"
+        )]
+        Ok(Self(hundredths as u16))
+    }
+}
 
 /// Reads `300s`, `15m`, `500ms` or a sum such as `1h30m`.
 ///
@@ -171,7 +268,36 @@ mod tests {
     }
 
     #[test]
+    fn percentages_have_up_to_two_decimals_and_end_at_the_whole() {
+        for (text, hundredths) in
+            [("0%", 0), ("10%", 1_000), ("0.25%", 25), ("2.5%", 250), ("100.00%", 10_000)]
+        {
+            assert_eq!(text.parse(), Ok(Percent(hundredths)), "{text}");
+        }
+        for text in ["", "%", "10", ".5%", "5.%", "0.255%", "-1%", "+1%", "1e1%", "10 %", "1.-1%"] {
+            assert_eq!(text.parse::<Percent>(), Err(UnitError::NoPercentage), "{text:?}");
+        }
+        for text in ["100.01%", "101%", "99999999999%"] {
+            assert_eq!(text.parse::<Percent>(), Err(UnitError::TooLarge), "{text}");
+        }
+    }
+
+    #[test]
+    fn percentages_are_numbers_in_json() {
+        for hundredths in [0, 1, 25, 250, 3_333, 10_000].map(Percent) {
+            let json = serde_json::to_string(&hundredths).unwrap();
+            assert_eq!(serde_json::from_str::<Percent>(&json).unwrap(), hundredths, "{json}");
+        }
+        for json in ["-0.01", "100.01", "\"10%\"", "null"] {
+            assert!(serde_json::from_str::<Percent>(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
     fn what_is_written_is_read_back() {
+        for hundredths in [0, 1, 10, 100, 999, 1_050, 10_000].map(Percent) {
+            assert_eq!(hundredths.to_string().parse(), Ok(hundredths));
+        }
         for millis in [0, 1, 999, 1_000, 1_500, 60_000, 90_000, 900_000, 7_200_000, 2_678_400_000] {
             let duration = Duration::from_millis(millis);
             assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));

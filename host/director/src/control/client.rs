@@ -1,21 +1,25 @@
-//! The other end of the control socket: what `wvs list` asks with.
+//! The other end of the control socket: what `wvs list` and other commands ask with.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, StatusCode, client, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, StatusCode, client, header};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::change::{JSON, WASM};
 use super::snapshot::Refusal;
 
-/// How long the whole conversation may take.
-const TIME_MAX: Duration = Duration::from_secs(10);
+/// How long it may take to get an answer.
+const ASK_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How long it may take to have something changed: a little longer than the director itself allows.
+const CHANGE_TIME_MAX: Duration = Duration::from_secs(65);
 
 /// The longest answer in octets. A real server takes some 200, so this is room for 300,000.
 const ANSWER_OCTETS_MAX: usize = 64 << 20;
@@ -44,11 +48,13 @@ pub enum AskError {
     /// The conversation took too long.
     #[error(
         "the director on {path} did not answer within {} s: see its log, or whether the machine \
-         is overloaded", TIME_MAX.as_secs(), path = path.display()
+         is overloaded", time_max.as_secs(), path = path.display()
     )]
     Silent {
         /// The socket.
         path: PathBuf,
+        /// How long was waited.
+        time_max: Duration,
     },
     /// The director would not answer.
     #[error("the director on {path} refused: {reason}", path = path.display())]
@@ -79,18 +85,69 @@ pub enum AskError {
     },
 }
 
+/// What a request that changes something brings along.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// Nothing.
+    Empty,
+    /// JSON text.
+    Json(String),
+    /// A plugin's module.
+    Module(Vec<u8>),
+}
+
 /// Asks the director on `socket` for what is at `path`, such as [`SERVICES`](super::SERVICES).
 ///
 /// # Errors
 /// See [`AskError`].
 pub async fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, AskError> {
-    match timeout(TIME_MAX, converse(socket, path)).await {
+    converse(socket, Method::GET, path, Message::Empty, ASK_TIME_MAX).await
+}
+
+/// Has the director on `socket` change what `path` stands for, such as
+/// [`RELOAD`](super::RELOAD).
+///
+/// # Errors
+/// See [`AskError`].
+pub async fn tell<T: DeserializeOwned>(
+    socket: &Path,
+    path: &str,
+    message: Message,
+) -> Result<T, AskError> {
+    converse(socket, Method::POST, path, message, CHANGE_TIME_MAX).await
+}
+
+async fn converse<T: DeserializeOwned>(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    message: Message,
+    time_max: Duration,
+) -> Result<T, AskError> {
+    let (media, body) = match message {
+        Message::Empty => (None, Bytes::new()),
+        Message::Json(text) => (Some(JSON), text.into()),
+        Message::Module(octets) => (Some(WASM), octets.into()),
+    };
+    let mut request = Request::builder().method(method).uri(path).header(header::HOST, "wvs");
+    if let Some(media) = media {
+        request = request.header(header::CONTENT_TYPE, media);
+    }
+    let foreign = |error: axum::http::Error| AskError::Foreign {
+        path: socket.to_owned(),
+        reason: error.to_string(),
+    };
+    let request = request.body(Full::new(body)).map_err(foreign)?;
+    match timeout(time_max, exchange(socket, request)).await {
         Ok(result) => result,
-        Err(_) => Err(AskError::Silent { path: socket.to_owned() }),
+        Err(_) => Err(AskError::Silent { path: socket.to_owned(), time_max }),
     }
 }
 
-async fn converse<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, AskError> {
+async fn exchange<T: DeserializeOwned>(
+    socket: &Path,
+    request: Request<Full<Bytes>>,
+) -> Result<T, AskError> {
     let broken = |source| AskError::Broken { path: socket.to_owned(), source };
     let foreign = |reason: String| AskError::Foreign { path: socket.to_owned(), reason };
     let stream = UnixStream::connect(socket).await.map_err(|source| {
@@ -106,10 +163,6 @@ async fn converse<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, A
     let (mut sender, connection) = client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| broken(io::Error::other(error)))?;
-    let request = Request::get(path)
-        .header(header::HOST, "wvs")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| foreign(error.to_string()))?;
     let conversation = async {
         let response =
             sender.send_request(request).await.map_err(|error| broken(io::Error::other(error)))?;

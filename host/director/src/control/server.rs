@@ -4,47 +4,93 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use serde::Deserialize;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
-use super::snapshot::{Refusal, ServicesSnapshot, StatsSnapshot};
-use super::{ControlSocket, SERVICES, STATS};
+use super::change::{CHANGES_MAX, change, reload};
+use super::snapshot::{
+    ChangeSnapshot, ConnectionList, PluginsSnapshot, Refusal, ReloadSnapshot, ServicesSnapshot,
+    StatsSnapshot,
+};
+use super::{
+    CONNECTIONS, CONNECTIONS_LISTED, CONNECTIONS_LISTED_MAX, ControlSocket, PLUGINS, RELOAD,
+    SERVICES, STATS, scheduler_path,
+};
+use crate::schedulers::reload::ReloadError;
+use crate::schedulers::{Action, ChangeError};
 
 /// Connections at once; the next one waits. Listings take microseconds, so more would only be a
 /// way to use memory.
 const CONNECTIONS_MAX: usize = 16;
 
 /// How long a connection may take from its first octet to its last, and so how long a sluggish
-/// client may keep others waiting.
-const CONNECTION_TIME_MAX: Duration = Duration::from_secs(10);
+/// client may keep others waiting. Large plugins take seconds to compile.
+const CONNECTION_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// How long a client may take to send its request.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// The longest request in octets, headers and all. No request has a body.
-const REQUEST_OCTETS_MAX: usize = 8 << 10;
+/// The longest head of a request in octets. The configuration of a module that is sent is in it.
+const REQUEST_OCTETS_MAX: usize = 64 << 10;
 
 /// How long to wait after the operating system refused to accept, for want of file descriptors
 /// say.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(1);
 
-/// Who knows what is asked.
+/// Who knows what is asked and does what is wished.
 pub trait Answers: Send + Sync + 'static {
     /// The services now.
     fn services(&self) -> ServicesSnapshot;
 
     /// The counters now.
     fn stats(&self) -> StatsSnapshot;
+
+    /// The plugins now.
+    fn plugins(&self) -> PluginsSnapshot;
+
+    /// At most `limit` connections, of one service or of all. `None` without such a service.
+    fn connections(&self, service: Option<&str>, limit: usize) -> Option<ConnectionList>;
+
+    /// Does something about the scheduler of a service. May take seconds.
+    ///
+    /// # Errors
+    /// See [`ChangeError`]; nothing has changed.
+    fn change(&self, service: &str, action: Action) -> Result<ChangeSnapshot, ChangeError>;
+
+    /// Reads the configuration again. May take seconds.
+    ///
+    /// # Errors
+    /// See [`ReloadError`]; nothing has changed.
+    fn reload(&self) -> Result<ReloadSnapshot, ReloadError>;
+}
+
+/// What requests share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) answers: Arc<dyn Answers>,
+    /// Places for those that change something.
+    pub(super) changes: Arc<Semaphore>,
+}
+
+/// That a request gets no answer, and why, in a sentence.
+pub(super) struct Refused(pub(super) StatusCode, pub(super) String);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, Json(Refusal { error: self.1 })).into_response()
+    }
 }
 
 /// A control socket being served. Ends, and removes its file, when dropped.
@@ -69,9 +115,13 @@ impl ControlServer {
         let router = Router::new()
             .route(SERVICES, get(services))
             .route(STATS, get(stats))
+            .route(PLUGINS, get(plugins))
+            .route(CONNECTIONS, get(connections))
+            .route(&scheduler_path("{name}", "{action}"), post(change))
+            .route(RELOAD, post(reload))
             .fallback(unknown)
-            .method_not_allowed_fallback(only_get)
-            .with_state(answers);
+            .method_not_allowed_fallback(other_method)
+            .with_state(Shared { answers, changes: Arc::new(Semaphore::new(CHANGES_MAX)) });
         let task = tokio::spawn(accept(listener, router));
         Ok(Self { socket, task })
     }
@@ -123,37 +173,77 @@ async fn serve(stream: UnixStream, router: Router) {
     }
 }
 
-async fn services(State(answers): State<Arc<dyn Answers>>) -> Json<ServicesSnapshot> {
-    Json(answers.services())
+async fn services(State(shared): State<Shared>) -> Json<ServicesSnapshot> {
+    Json(shared.answers.services())
 }
 
-async fn stats(State(answers): State<Arc<dyn Answers>>) -> Json<StatsSnapshot> {
-    Json(answers.stats())
+async fn stats(State(shared): State<Shared>) -> Json<StatsSnapshot> {
+    Json(shared.answers.stats())
 }
 
-async fn unknown() -> impl IntoResponse {
-    let error = format!("nothing is here; ask for {SERVICES} or {STATS}");
-    (StatusCode::NOT_FOUND, Json(Refusal { error }))
+async fn plugins(State(shared): State<Shared>) -> Json<PluginsSnapshot> {
+    Json(shared.answers.plugins())
 }
 
-async fn only_get() -> impl IntoResponse {
-    let error = "only GET is possible here".to_owned();
-    (StatusCode::METHOD_NOT_ALLOWED, Json(Refusal { error }))
+/// Which connections to list.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConnectionQuery {
+    service: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn connections(
+    State(shared): State<Shared>,
+    query: Result<Query<ConnectionQuery>, QueryRejection>,
+) -> Result<Json<ConnectionList>, Refused> {
+    let Query(ConnectionQuery { service, limit }) =
+        query.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let limit = limit.unwrap_or(CONNECTIONS_LISTED);
+    if limit > CONNECTIONS_LISTED_MAX {
+        let message = format!("at most {CONNECTIONS_LISTED_MAX} connections are listed at once");
+        return Err(Refused(StatusCode::BAD_REQUEST, message));
+    }
+    let listed = spawn_blocking(move || {
+        let list = shared.answers.connections(service.as_deref(), limit);
+        list.ok_or(ChangeError::NoService { service: service.unwrap_or_default() })
+    });
+    Ok(Json(listed.await.unwrap_or_else(|error| Err(error.into()))?))
+}
+
+async fn unknown() -> Refused {
+    let message =
+        format!("nothing is here; ask for {SERVICES}, {STATS}, {PLUGINS} or {CONNECTIONS}");
+    Refused(StatusCode::NOT_FOUND, message)
+}
+
+async fn other_method() -> Refused {
+    let message = "this method is not possible here; the answer's Allow header says which is";
+    Refused(StatusCode::METHOD_NOT_ALLOWED, message.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::Mutex;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    use super::super::change::BODY_TIME_MAX;
     use super::super::snapshot::{
-        ConnectionsSnapshot, DeviceSnapshot, FragmentsSnapshot, PacketsSnapshot,
+        ConnectionsSnapshot, DeviceSnapshot, FragmentsSnapshot, GenerationSnapshot, PacketsSnapshot,
     };
-    use super::super::{AskError, ask};
+    use super::super::{AskError, Message, ask, tell};
     use super::*;
+    use crate::config::units::Percent;
+    use crate::schedulers::{Proposal, ProposedPlugin};
+    use crate::seat::SeatError;
 
-    struct Fixed;
+    /// A director with one service, `web`, which does nothing but write down what it is told.
+    #[derive(Default)]
+    struct Fixed {
+        told: Mutex<Vec<Action>>,
+    }
 
     impl Answers for Fixed {
         fn services(&self) -> ServicesSnapshot {
@@ -195,11 +285,66 @@ mod tests {
                 },
             }
         }
+
+        fn plugins(&self) -> PluginsSnapshot {
+            PluginsSnapshot { version: "1".into(), services: Vec::new() }
+        }
+
+        fn connections(&self, service: Option<&str>, limit: usize) -> Option<ConnectionList> {
+            let is_known = service.is_none_or(|service| service == "web");
+            is_known.then(|| ConnectionList { total: limit, connections: Vec::new() })
+        }
+
+        fn change(&self, service: &str, action: Action) -> Result<ChangeSnapshot, ChangeError> {
+            let service = service.to_owned();
+            if service != "web" {
+                return Err(ChangeError::NoService { service });
+            }
+            match &action {
+                Action::Rollback => return Err(SeatError::NoPast.into()),
+                Action::Swap(Proposal { plugin: ProposedPlugin::Named(name), .. })
+                    if name == "nothing" =>
+                {
+                    return Err(ChangeError::NoPlugin { plugin: name.clone() });
+                }
+                _ => {}
+            }
+            self.told.lock().unwrap().push(action);
+            let plugin = GenerationSnapshot { generation: 7, plugin: "rr".to_owned() };
+            Ok(ChangeSnapshot::Reset { service, plugin })
+        }
+
+        fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {
+            Err(ReloadError::Restart(vec!["echo".to_owned()]))
+        }
     }
 
     fn serve_in(folder: &Path) -> ControlServer {
+        serve(folder, Arc::default())
+    }
+
+    fn serve(folder: &Path, director: Arc<Fixed>) -> ControlServer {
         let socket = ControlSocket::claim(&folder.join("wvs.sock")).unwrap();
-        ControlServer::start(socket, Arc::new(Fixed)).unwrap()
+        ControlServer::start(socket, director).unwrap()
+    }
+
+    /// What the server answers to these octets: its status and the rest.
+    async fn answer(server: &ControlServer, request: &str) -> (u16, String) {
+        let mut stream = connect(server).await;
+        // The server may hang up before it has read all.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let answer = rest(stream).await;
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (status.unwrap_or_else(|| panic!("no answer to {request:.80}: {answer}")), answer)
+    }
+
+    /// A request that brings `body` along.
+    fn post(path: &str, media: &str, body: &str) -> String {
+        let length = body.len();
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {media}\r\n\
+             content-length: {length}\r\n\r\n{body}"
+        )
     }
 
     async fn connect(server: &ControlServer) -> UnixStream {
@@ -220,8 +365,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let server = serve_in(folder.path());
         let path = server.socket().path();
-        assert_eq!(ask::<ServicesSnapshot>(path, SERVICES).await.unwrap(), Fixed.services());
-        assert_eq!(ask::<StatsSnapshot>(path, STATS).await.unwrap(), Fixed.stats());
+        assert_eq!(
+            ask::<ServicesSnapshot>(path, SERVICES).await.unwrap(),
+            Fixed::default().services()
+        );
+        assert_eq!(ask::<StatsSnapshot>(path, STATS).await.unwrap(), Fixed::default().stats());
         match ask::<StatsSnapshot>(path, "/v1/nothing").await {
             Err(AskError::Refused { reason, .. }) => assert!(reason.contains(STATS), "{reason}"),
             other => panic!("{other:?}"),
@@ -283,5 +431,166 @@ mod tests {
         stream.write_all(b"DELETE /v1/stats HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         let answer = rest(stream).await;
         assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn actions_come_to_the_director_as_they_were_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let director = Arc::new(Fixed::default());
+        let server = serve(folder.path(), Arc::clone(&director));
+        let limits = r#"{"plugin": "a", "config": {"b": [1]}, "faults": 5, "skew": 12.5}"#;
+        for (action, media, body) in [
+            ("swap", "application/json; charset=utf-8", r#"{"plugin": "wlc"}"#),
+            ("swap?name=a&config=%7B%7D", "application/wasm", "octets"),
+            ("shadow", "application/json", limits),
+            ("shadow?name=b&faults=2&skew=0.25", "application/wasm", ""),
+            ("canary", "application/json", r#"{"share": 0.5}"#),
+            ("reset", "", ""),
+            ("promote", "", ""),
+            ("end-trial", "", ""),
+        ] {
+            let path = scheduler_path("web", action);
+            let (status, answer) = answer(&server, &post(&path, media, body)).await;
+            assert_eq!(status, 200, "{path}: {answer}");
+        }
+        let shown: Vec<_> =
+            director.told.lock().unwrap().iter().map(|told| format!("{told:?}")).collect();
+        let limits = |faults, skew| format!("TrialLimits {{ faults: {faults}, skew: {skew} }}");
+        let module =
+            |name, octets: &[u8]| format!("Module {{ name: \"{name}\", octets: {octets:?} }}");
+        let expected = [
+            r#"Swap(Proposal { plugin: Named("wlc"), config: None })"#.to_owned(),
+            format!(
+                r#"Swap(Proposal {{ plugin: {}, config: Some("{{}}") }})"#,
+                module("a", b"octets")
+            ),
+            format!(
+                r#"Shadow(Proposal {{ plugin: Named("a"), config: Some("{{\"b\":[1]}}") }}, {})"#,
+                limits(5, 1_250)
+            ),
+            format!(
+                "Shadow(Proposal {{ plugin: {}, config: None }}, {})",
+                module("b", b""),
+                limits(2, 25)
+            ),
+            format!("Canary({:?})", Percent::of_hundredths(50)),
+            "Reset".to_owned(),
+            "Promote".to_owned(),
+            "EndTrial".to_owned(),
+        ];
+        assert_eq!(shown, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_done_is_refused_with_a_reason_and_nothing_is_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let director = Arc::new(Fixed::default());
+        let server = serve(folder.path(), Arc::clone(&director));
+        let (json, wasm) = ("application/json", "application/wasm");
+        let swap = |query: &str| scheduler_path("web", "swap") + query;
+        let long = "x".repeat(200 << 10);
+        let requests = [
+            (404, "use swap", post(&scheduler_path("web", "nonsense"), "", "")),
+            (404, "no service other", post(&scheduler_path("other", "reset"), "", "")),
+            (400, "UTF-8", post(&scheduler_path("%ff", "reset"), "", "")),
+            (409, "no earlier generation", post(&scheduler_path("web", "rollback"), "", "")),
+            (422, "no plugin nothing", post(&swap(""), json, r#"{"plugin": "nothing"}"#)),
+            (415, "send a module as", post(&swap(""), "text/plain", "wlc")),
+            (400, "not what is wanted", post(&swap(""), json, "wlc")),
+            (400, "not what is wanted", post(&swap(""), json, r#"{"plugin": "a", "b": 1}"#)),
+            (400, "limits of a trial", post(&swap(""), json, r#"{"plugin": "a", "faults": 1}"#)),
+            (413, "more than 131072 octets", post(&swap(""), json, &long)),
+            (400, "missing field `name`", post(&swap(""), wasm, "octets")),
+            (400, "`name` must be", post(&swap("?name=a%20b"), wasm, "octets")),
+            (400, "name of a built-in", post(&swap("?name=rr"), wasm, "octets")),
+            (400, "`config` is not JSON", post(&swap("?name=a&config=b"), wasm, "octets")),
+            (400, "unknown field", post(&swap("?name=a&b=c"), wasm, "octets")),
+            (
+                400,
+                "a percentage is a number from 0 to 100",
+                post(&scheduler_path("web", "canary"), json, r#"{"share": 101}"#),
+            ),
+            (409, "restart the director", post(RELOAD, "", "")),
+            (405, "Allow header", post(STATS, "", "")),
+            (405, "Allow header", format!("GET {RELOAD} HTTP/1.1\r\nhost: x\r\n\r\n")),
+            (400, "at most 100000", get_connections("limit=100001")),
+            (404, "no service other", get_connections("service=other")),
+            (400, "unknown field", get_connections("servce=web")),
+        ];
+        for (expected, reason, request) in requests {
+            let (status, answer) = answer(&server, &request).await;
+            assert_eq!(status, expected, "{request:.200}: {answer}");
+            assert!(answer.contains(reason), "{request:.200}: {answer}");
+            assert!(answer.contains(r#"{"error":""#), "{answer}");
+        }
+        assert!(director.told.lock().unwrap().is_empty());
+    }
+
+    fn get_connections(query: &str) -> String {
+        format!("GET {CONNECTIONS}?{query} HTTP/1.1\r\nhost: x\r\n\r\n")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_are_listed_up_to_a_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = serve_in(folder.path());
+        for (query, limit) in [("", CONNECTIONS_LISTED), ("service=web&limit=3", 3)] {
+            let path = format!("{CONNECTIONS}?{query}");
+            let list: ConnectionList = ask(server.socket().path(), &path).await.unwrap();
+            assert_eq!(list.total, limit);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_than_any_module_is_cut_off_whether_its_length_is_told_or_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = serve_in(folder.path());
+        let path = scheduler_path("web", "swap") + "?name=a";
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/wasm\r\n");
+        let (status, answer) =
+            answer(&server, &format!("{head}content-length: 1000000000\r\n\r\n")).await;
+        assert_eq!(status, 413, "{answer}");
+
+        let mut stream = connect(&server).await;
+        let head = format!("{head}transfer-encoding: chunked\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let chunk = [b"100000\r\n", &*vec![0; 1 << 20], b"\r\n"].concat();
+        let mut sent = 0;
+        while sent < 64 && stream.write_all(&chunk).await.is_ok() {
+            sent += 1;
+        }
+        assert!(sent < 64, "the server takes more than any module");
+        let answer = rest(stream).await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_request_is_waited_for_but_not_for_ever_and_others_are_served_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = serve_in(folder.path());
+        let path = scheduler_path("web", "swap") + "?name=a";
+        let request = post(&path, "application/wasm", "octets");
+        let mut sluggish = Vec::new();
+        for _ in 0..CHANGES_MAX {
+            let mut stream = connect(&server).await;
+            stream.write_all(&request.as_bytes()[..request.len() - 1]).await.unwrap();
+            sluggish.push(stream);
+        }
+        // Until each has its place.
+        tokio::time::sleep(BODY_TIME_MAX / 2).await;
+        let (socket, reset) = (server.socket().path(), scheduler_path("web", "reset"));
+        assert!(ask::<StatsSnapshot>(socket, STATS).await.is_ok());
+        match tell::<ChangeSnapshot>(socket, &reset, Message::Empty).await {
+            Err(AskError::Refused { reason, .. }) => {
+                assert!(reason.contains("under way"), "{reason}");
+            }
+            other => panic!("{other:?}"),
+        }
+        for stream in sluggish {
+            let answer = rest(stream).await;
+            assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        }
+        let done = tell::<ChangeSnapshot>(socket, &reset, Message::Empty).await;
+        assert!(done.is_ok(), "{done:?}");
     }
 }

@@ -1,5 +1,9 @@
 //! What a running director tells about itself: the types of its JSON, for both ends.
 
+mod change;
+mod connection;
+mod plugin;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,6 +18,12 @@ use wvs_core::verdict::DropReason;
 use wvs_plugin::PluginReport;
 
 use crate::seat::Seat;
+pub use change::{ChangeSnapshot, ReloadSnapshot, ServiceReload, SwapSnapshot, TrialReload};
+pub use connection::{ConnectionList, ConnectionSnapshot};
+pub use plugin::{
+    FuelSnapshot, GenerationSnapshot, PicksSnapshot, PluginSnapshot, PluginsSnapshot,
+    RollbackSnapshot, SeatSnapshot, TimeSnapshot, TrialSnapshot,
+};
 
 /// Answer to `GET /v1/services`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +75,8 @@ pub struct PoolSnapshot {
 pub struct SchedulerSnapshot {
     /// The plugin's name in the configuration.
     pub name: String,
+    /// Its number, with its configuration, at the service. Connections remember it.
+    pub generation: u16,
     /// Decisions for a server.
     pub picks: u64,
     /// Decisions that no server can take the connection.
@@ -269,9 +281,10 @@ impl From<&Pool> for PoolSnapshot {
 }
 
 impl From<&PluginReport> for SchedulerSnapshot {
-    fn from(PluginReport { name, counters, .. }: &PluginReport) -> Self {
+    fn from(PluginReport { name, generation, counters, .. }: &PluginReport) -> Self {
         Self {
             name: name.to_string(),
+            generation: *generation,
             picks: counters.picks(),
             no_server: counters.no_server(),
             defers: counters.defers(),

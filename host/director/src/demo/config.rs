@@ -21,10 +21,15 @@ pub(super) const SERVER_PORT: u16 = 8080;
 /// In the lab's private `/run`, so that it vanishes with the process.
 const FILE: &str = "/run/wvs/demo.yaml";
 
+/// Where the configuration is.
+pub(super) fn file() -> &'static Path {
+    Path::new(FILE)
+}
+
 /// Writes the configuration and reads it as `wvs run` would.
 pub(super) fn write(scheduler: Option<&Path>) -> Result<Config, DemoError> {
     let text = text(scheduler);
-    let path = Path::new(FILE);
+    let path = file();
     let folder = path.parent().unwrap_or(path);
     fs::create_dir_all(folder).map_err(failed("make a folder in the private /run"))?;
     fs::write(path, text).map_err(failed("write the configuration"))?;

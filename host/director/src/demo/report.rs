@@ -47,6 +47,8 @@ pub(super) struct ActReport {
     pub(super) quarantines: u64,
     /// The latest fault, in a sentence.
     pub(super) last_fault: Option<String>,
+    /// Why a plugin on probation gave way to the one before, in a sentence.
+    pub(super) gave_way: Option<String>,
 }
 
 /// One server's part.
@@ -117,6 +119,7 @@ impl ActReport {
                     })
             }
             Goal::OneServerPerClient => is_healthy && self.faithful_clients == usize::from(CLIENTS),
+            Goal::GaveWay => is_healthy && self.gave_way.is_some(),
             Goal::Survived => {
                 self.cut_off > 0 && self.quarantines > 0 && self.placed_by_fallback > 0
             }

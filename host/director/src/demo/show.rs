@@ -228,6 +228,10 @@ fn found(act: &ActReport) -> String {
             format!("{requests}; {} of {} held", held.join(" : "), act.held())
         }
         Goal::OneServerPerClient => format!("{requests}; {faithful}"),
+        Goal::GaveWay => {
+            let fault = act.gave_way.as_deref().unwrap_or("it did not fail");
+            format!("{requests}; {placed}\n    {fault}: back to the one before")
+        }
         Goal::Survived => format!(
             "{requests}; {placed}\n    {} cut off after {} units of fuel, quarantined {}",
             counted(act.cut_off, "pick", "picks"),

@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 use wvs_core::pool::Pool;
 use wvs_core::verdict::DropReason;
+use wvs_plugin::PluginReport;
 
 use super::State;
-use crate::seat::Seat;
+use crate::seat::{Seat, SeatReport};
 
 /// Between two looks at the counters.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -47,7 +48,11 @@ struct Sums {
 
 #[derive(Clone, Copy, Debug)]
 struct ServiceSums {
-    faults: u64,
+    at_work: PluginSums,
+    candidate: PluginSums,
+    /// The latest generation that failed on probation.
+    rolled_back: Option<u16>,
+    is_trial_stopped: bool,
     fallback: u64,
     no_server: u64,
     pool_exhausted: u64,
@@ -62,7 +67,7 @@ impl Sums {
             fragments_evicted: state.director.fragments().evicted,
             write_errors: state.device_counters.write_errors(),
             queue_full: state.device_counters.queue_full(),
-            services: state.seats.iter().map(ServiceSums::of).collect(),
+            services: state.schedulers.seats().iter().map(ServiceSums::of).collect(),
         }
     }
 
@@ -94,9 +99,40 @@ impl Sums {
             let device = &state.device_name;
             tracing::warn!(device, dropped, "packets came faster than they could be read");
         }
-        for (seat, (now, last)) in state.seats.iter().zip(self.services.iter().zip(&last.services))
+        for (seat, (now, last)) in
+            state.schedulers.seats().iter().zip(self.services.iter().zip(&last.services))
         {
             now.warn_of_growth(last, seat);
+        }
+    }
+}
+
+/// The counters of one plugin, which begin anew with each generation.
+#[derive(Clone, Copy, Debug, Default)]
+struct PluginSums {
+    generation: u16,
+    faults: u64,
+    suppressed_lines: u64,
+}
+
+impl PluginSums {
+    fn of(plugin: &PluginReport) -> Self {
+        Self {
+            generation: plugin.generation,
+            faults: plugin.counters.faults(),
+            suppressed_lines: plugin.counters.suppressed_lines(),
+        }
+    }
+
+    /// What came since `last`, or since the plugin came.
+    fn since(self, last: Self) -> Self {
+        if self.generation != last.generation {
+            return self;
+        }
+        Self {
+            generation: self.generation,
+            faults: self.faults.saturating_sub(last.faults),
+            suppressed_lines: self.suppressed_lines.saturating_sub(last.suppressed_lines),
         }
     }
 }
@@ -104,8 +140,13 @@ impl Sums {
 impl ServiceSums {
     fn of(seat: &Seat) -> Self {
         let counters = seat.service().counters();
+        let SeatReport { plugin, rollback, trial, .. } = seat.report();
+        let candidate = trial.as_ref().map(|trial| PluginSums::of(&trial.candidate));
         Self {
-            faults: seat.plugin().counters.faults(),
+            at_work: PluginSums::of(&plugin),
+            candidate: candidate.unwrap_or_default(),
+            rolled_back: rollback.map(|rollback| rollback.from),
+            is_trial_stopped: trial.is_some_and(|trial| trial.stopped.is_some()),
             fallback: counters.fallback.get(),
             no_server: counters.no_server.get(),
             pool_exhausted: seat.service().terms().pool().map_or(0, Pool::exhausted),
@@ -114,7 +155,8 @@ impl ServiceSums {
 
     fn warn_of_growth(&self, last: &Self, seat: &Seat) {
         let service = seat.service().name();
-        let faults = self.faults.saturating_sub(last.faults);
+        let PluginSums { faults, suppressed_lines, .. } = self.at_work.since(last.at_work);
+        let lines = suppressed_lines + self.candidate.since(last.candidate).suppressed_lines;
         let fallback = self.fallback.saturating_sub(last.fallback);
         if faults > 0 {
             let plugin = seat.plugin();
@@ -126,6 +168,27 @@ impl ServiceSums {
                 fallback,
                 latest,
                 "the scheduler plugin fails; the director places its connections"
+            );
+        }
+        if lines > 0 {
+            tracing::warn!(service, lines, "a plugin wrote more log lines than are let through");
+        }
+        if self.rolled_back.is_some() && self.rolled_back != last.rolled_back {
+            let (from, to) = (self.rolled_back, self.at_work.generation);
+            tracing::warn!(
+                service,
+                from,
+                to,
+                "a new plugin failed on probation; the one before is at work again"
+            );
+        }
+        let generation = self.candidate.generation;
+        let was_stopped = last.is_trial_stopped && last.candidate.generation == generation;
+        if self.is_trial_stopped && !was_stopped {
+            tracing::warn!(
+                service,
+                generation,
+                "the trial of a candidate stopped by itself; `wvs plugin list` says why"
             );
         }
         let refused = self.no_server.saturating_sub(last.no_server);

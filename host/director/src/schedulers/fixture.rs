@@ -1,0 +1,79 @@
+//! Schedulers in memory, with a folder of their own, for tests.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use tempfile::TempDir;
+use wvs_plugin::Host;
+
+use super::Schedulers;
+use crate::config::Reading;
+use crate::deployment::Deployment;
+
+static HOST: LazyLock<Host> = LazyLock::new(|| Host::new().unwrap());
+
+/// Saves a state, and traps when it is handed one.
+pub(super) const WITH_STATE: &str = "
+    (func (export \"wvs_state_save\") (param i32) (result i32) (i32.const 1))
+    (func (export \"wvs_state_load\") (param i32) (result i32) (unreachable))";
+
+pub(super) struct Fixture {
+    folder: TempDir,
+}
+
+impl Fixture {
+    pub(super) fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(super) fn write(&self, name: &str, octets: &[u8]) {
+        fs::write(self.path(name), octets).unwrap();
+    }
+
+    /// Writes a configuration of services with the schedulers given, named `a`, `b` and so on.
+    pub(super) fn configure(&self, head: &str, schedulers: &[&str]) {
+        let mut text = format!("{head}\nservices:\n");
+        for ((name, port), scheduler) in ('a'..).zip(1..).zip(schedulers) {
+            text += &format!(
+                "  - {{ name: {name}, vip: 192.0.2.1, port: {port}, scheduler: {scheduler}, \
+                 servers: [{{ address: 10.0.0.1 }}, {{ address: 10.0.0.2 }}] }}\n"
+            );
+        }
+        self.write("wvs.yaml", text.as_bytes());
+    }
+
+    /// Puts the configuration to work.
+    pub(super) fn start(&self) -> Schedulers {
+        let file = self.path("wvs.yaml");
+        let (config, _) = Reading::of_file(&file).into_config().unwrap();
+        let deployment = Deployment::new(&config, &HOST, || 0).unwrap();
+        Schedulers::new(HOST.clone(), deployment.seats, config, &file)
+    }
+}
+
+/// A plugin that always picks the server of this index, and has these other exports.
+pub(super) fn module(index: u8, exports: &str) -> Vec<u8> {
+    let text = format!(
+        r#"(module
+            (memory (export "memory") 1)
+            (func (export "wvs_abi") (result i32) (i32.const 0x10000))
+            (func (export "wvs_init") (param i32) (result i32) (i32.const 0))
+            (func (export "wvs_region") (param $kind i32) (param $size i32) (result i32)
+                (if (i32.gt_u (local.get $size) (i32.const 4096)) (then (return (i32.const 0))))
+                (i32.mul (i32.add (local.get $kind) (i32.const 1)) (i32.const 4096)))
+            (func (export "wvs_schedule") (param i32) (result i32) (i32.const {index}))
+            {exports})"#
+    );
+    wat::parse_str(text).unwrap()
+}
+
+/// What is at work at the service in this place: the plugin and its generation.
+pub(super) fn at_work(schedulers: &Schedulers, place: usize) -> (String, u16) {
+    let plugin = schedulers.seats()[place].plugin();
+    (plugin.name.to_string(), plugin.generation)
+}
