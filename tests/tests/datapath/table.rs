@@ -51,6 +51,35 @@ fn connections_that_replace_each_other_are_forgotten_as_fast_as_they_come() {
 }
 
 #[test]
+fn listing_has_as_many_connections_as_are_wanted_and_no_closed_ones() {
+    let mut world = World::new(vec![
+        ServiceSpec::new(Protocol::Udp, "203.0.113.10:53", &["10.0.0.1:53"]),
+        ServiceSpec::new(Protocol::Udp, "203.0.113.11:53", &["10.0.0.2:53"]),
+    ]);
+    for port in 1..=1_000 {
+        let vip = if port % 4 == 0 { "203.0.113.11:53" } else { "203.0.113.10:53" };
+        world.forward(&udp(V4.client_port(port), at(vip), b""));
+    }
+    let list = |world: &World, limit, vip: Option<&str>| {
+        let is_wanted = |vip: Option<std::net::SocketAddr>, destination: std::net::Ipv4Addr| {
+            vip.is_none_or(|vip| vip.ip() == destination)
+        };
+        let vip = vip.map(at);
+        let table = world.director.tables().v4();
+        table.list(limit, |connection| is_wanted(vip, connection.original().destination)).len()
+    };
+    let second = Some("203.0.113.11:53");
+    for (limit, vip, expected) in
+        [(0, None, 0), (1, None, 1), (999, None, 999), (5_000, None, 1_000), (100, second, 100)]
+    {
+        assert_eq!(list(&world, limit, vip), expected, "{limit}");
+    }
+    assert_eq!(list(&world, 5_000, second), 250);
+    world.outlast(Duration::from_secs(300));
+    assert_eq!(list(&world, 5_000, None), 0);
+}
+
+#[test]
 fn second_service_on_one_server_does_not_take_over_the_clients_replies() {
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let world = World::new(vec![

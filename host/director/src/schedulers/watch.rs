@@ -193,9 +193,10 @@ impl Schedulers {
             if is_older(&at_work) {
                 step.seat(step.change().prepare(next(at_work)).map_err(refusal)?);
             }
-            // A trial that goes on begins anew: it is compared with another plugin from here on.
+            // A trial begins anew, since other plugins are compared from here on. One that stopped by
+            // itself does so only for another candidate.
             if let Some((report, (_, candidate))) = seat.report().trial.zip(seat.candidate())
-                && report.stopped.is_none()
+                && (report.stopped.is_none() || is_older(&candidate))
             {
                 let candidate = if is_older(&candidate) { next(candidate) } else { candidate };
                 let candidate = step.change().prepare(candidate).map_err(refusal)?;
