@@ -1,19 +1,16 @@
 //! The flight recorder: the latest of what a plugin was told and answered, within a bound.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wvs_abi::{Request, Server, ServerInfo, Signals};
 use wvs_core::scheduler::Pick;
 
-use crate::recording::{self, Answer, Beginning, Entry, MAGIC, Segment, Snapshot, Subject};
+use crate::recording::{self, Answer, Beginning, Entry, Heading, MAGIC, Snapshot, Subject};
 use crate::table::ServerTable;
 
 /// Pieces that a full recorder has: the oldest makes way for the next one.
 const PIECES: usize = 8;
-
-/// Octets that an entry takes beside its lists, for the bound.
-const ENTRY_OCTETS: usize = 80;
 
 /// Records one service's plugin. What it holds is bounded; the oldest goes first.
 #[derive(Debug)]
@@ -25,11 +22,10 @@ pub struct Recorder {
 #[derive(Debug, Default)]
 struct Tape {
     /// Finished pieces, each as it is written, and how many octets they have together.
-    pieces: VecDeque<Vec<u8>>,
+    pieces: VecDeque<Arc<[u8]>>,
     octets: usize,
-    /// The piece under way, and about how many octets it has.
-    present: Option<Segment>,
-    present_octets: usize,
+    /// The piece under way, likewise.
+    present: Option<Vec<u8>>,
     /// What the plugin was shown last.
     servers: Vec<Server>,
     info: Vec<ServerInfo>,
@@ -48,12 +44,15 @@ impl Recorder {
     /// The recording so far, as a file.
     #[must_use]
     pub fn dump(&self) -> Vec<u8> {
-        let tape = self.tape();
+        // Decisions wait only until the piece under way is copied.
+        let (pieces, present) = {
+            let tape = self.tape();
+            (tape.pieces.clone(), tape.present.clone())
+        };
         let mut file = MAGIC.to_vec();
-        let present = tape.present.as_ref().and_then(write);
-        for piece in tape.pieces.iter().chain(&present) {
-            file.extend(u32::try_from(piece.len()).unwrap_or(u32::MAX).to_le_bytes());
-            file.extend(piece);
+        let pieces = pieces.iter().map(|piece| &**piece);
+        for piece in pieces.chain(present.as_deref()) {
+            recording::append_piece(&mut file, piece);
         }
         file
     }
@@ -82,7 +81,7 @@ impl Recorder {
 
     /// Whether the piece under way is long enough, so that the next one should [begin](Self::turn).
     pub(crate) fn is_turn_due(&self) -> bool {
-        self.tape().present_octets >= self.octets_max / PIECES
+        self.tape().present.as_ref().is_some_and(|piece| piece.len() >= self.octets_max / PIECES)
     }
 
     /// Begins the next piece with the same instance, whose memory is in `snapshot`.
@@ -106,7 +105,9 @@ impl Recorder {
     fn start(&self, tape: &mut Tape, subject: Subject, beginning: Beginning) {
         self.finish(tape);
         let instance = tape.instances;
-        tape.present = Some(Segment { subject, instance, beginning, entries: Vec::new() });
+        let mut piece = Vec::new();
+        recording::append(&mut piece, &Heading { subject, instance, beginning });
+        tape.present = Some(piece);
     }
 
     /// The plugin was shown another table.
@@ -116,8 +117,7 @@ impl Recorder {
 
     /// The plugin was offered its predecessor's state.
     pub(crate) fn state(&self, state: &[u8], is_taken: bool) {
-        let octets = state.len();
-        self.tape().add(Entry::State { state: state.to_vec(), is_taken }, octets);
+        self.tape().add(&Entry::State { state: state.to_vec(), is_taken });
     }
 
     /// The plugin decided, having been shown these counts and signals.
@@ -131,32 +131,29 @@ impl Recorder {
         let mut tape = self.tape();
         let counts = tape.changed_counts(counts);
         let signals = tape.changed_signals(signals);
-        let octets = counts.len() * 10 + signals.len() * 34;
         let request = recording::halves(request);
         let answer = Answer::from(pick);
-        tape.add(Entry::Decision { request, counts, signals, answer }, octets);
+        tape.add(&Entry::Decision { request, counts, signals, answer });
     }
 
     /// The plugin was told of an event.
     pub(crate) fn event(&self, kind: u32, index: u32, argument: u32) {
-        self.tape().add(Entry::Event { kind, index, argument }, 0);
+        self.tape().add(&Entry::Event { kind, index, argument });
     }
 
     /// The plugin ticked, having been shown these signals.
     pub(crate) fn tick(&self, request: &Request, signals: &[Signals]) {
         let mut tape = self.tape();
         let signals = tape.changed_signals(signals);
-        let octets = signals.len() * 34;
         let request = recording::halves(request);
-        tape.add(Entry::Tick { request, signals }, octets);
+        tape.add(&Entry::Tick { request, signals });
     }
 
     /// Puts the piece under way to the others, the oldest of which may have to go.
     fn finish(&self, tape: &mut Tape) {
-        let Some(piece) = tape.present.take().and_then(|segment| write(&segment)) else { return };
-        tape.present_octets = 0;
+        let Some(piece) = tape.present.take() else { return };
         tape.octets += piece.len();
-        tape.pieces.push_back(piece);
+        tape.pieces.push_back(piece.into());
         while tape.octets > self.octets_max && tape.pieces.len() > 1 {
             if let Some(oldest) = tape.pieces.pop_front() {
                 tape.octets -= oldest.len();
@@ -171,16 +168,15 @@ impl Recorder {
 }
 
 impl Tape {
-    fn add(&mut self, entry: Entry, octets: usize) {
-        if let Some(segment) = &mut self.present {
-            segment.entries.push(entry);
-            self.present_octets += ENTRY_OCTETS + octets;
+    fn add(&mut self, entry: &Entry) {
+        if let Some(piece) = &mut self.present {
+            recording::append(piece, entry);
         }
     }
 
     fn show(&mut self, table: &ServerTable) {
         self.forget(table);
-        self.add(recording::servers(table), table.servers.len() * 64);
+        self.add(&recording::servers(table));
     }
 
     /// From here on the plugin knows this table.
@@ -213,8 +209,4 @@ impl Tape {
         }
         changed
     }
-}
-
-fn write(segment: &Segment) -> Option<Vec<u8>> {
-    postcard::to_allocvec(segment).ok()
 }

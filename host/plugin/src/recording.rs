@@ -1,8 +1,9 @@
 //! A flight recorder's file: everything that a plugin was told and what it answered, so that the
 //! same module can be asked the same again.
 //!
-//! A file is [`MAGIC`], then one [`Segment`] after the other in the form of `postcard` 1, each with
-//! its length in front as four octets, little endian.
+//! A file is [`MAGIC`], then one [`Segment`] after the other, each with its length in front as four
+//! octets, little endian. A segment is a [`Heading`] and then its entries, all in the form of
+//! `postcard` 1.
 
 use serde::{Deserialize, Serialize};
 use wvs_abi::{Request, Server, ServerInfo, Signals};
@@ -25,8 +26,17 @@ pub struct Recording {
 }
 
 /// A piece of a recording: one instance of a plugin over some time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
+    /// What was recorded, and from where on.
+    pub heading: Heading,
+    /// What happened.
+    pub entries: Vec<Entry>,
+}
+
+/// What a [`Segment`] begins with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heading {
     /// Who was recorded.
     pub subject: Subject,
     /// Counts the instances that were recorded: two segments in a row with the same number go on
@@ -34,8 +44,6 @@ pub struct Segment {
     pub instance: u32,
     /// How the segment begins.
     pub beginning: Beginning,
-    /// What happened.
-    pub entries: Vec<Entry>,
 }
 
 /// A plugin that is recorded.
@@ -179,9 +187,8 @@ impl Recording {
                 return Err(RecordingError::Broken { segment: number });
             }
             let (segment, behind) = behind.split_at_checked(length).ok_or_else(cut_off)?;
-            let segment = postcard::from_bytes(segment)
-                .map_err(|_| RecordingError::Broken { segment: number })?;
-            segments.push(segment);
+            let segment = Segment::read(segment);
+            segments.push(segment.map_err(|_| RecordingError::Broken { segment: number })?);
             rest = behind;
         }
         Ok(Self { segments })
@@ -192,11 +199,10 @@ impl Recording {
     pub fn write(&self) -> Vec<u8> {
         let mut octets = MAGIC.to_vec();
         for segment in &self.segments {
-            // Writing to a vector fails only for types that do not say their length; these do.
-            let Ok(segment) = postcard::to_allocvec(segment) else { continue };
-            let Ok(length) = u32::try_from(segment.len()) else { continue };
-            octets.extend(length.to_le_bytes());
-            octets.extend(segment);
+            let mut piece = Vec::new();
+            append(&mut piece, &segment.heading);
+            segment.entries.iter().for_each(|entry| append(&mut piece, entry));
+            append_piece(&mut octets, &piece);
         }
         octets
     }
@@ -207,6 +213,33 @@ impl Recording {
         let entries = self.segments.iter().flat_map(|segment| &segment.entries);
         entries.filter(|entry| matches!(entry, Entry::Decision { .. })).count()
     }
+}
+
+impl Segment {
+    fn read(octets: &[u8]) -> postcard::Result<Self> {
+        let (heading, mut rest) = postcard::take_from_bytes(octets)?;
+        let mut entries = Vec::new();
+        while !rest.is_empty() {
+            let (entry, behind) = postcard::take_from_bytes(rest)?;
+            entries.push(entry);
+            rest = behind;
+        }
+        Ok(Self { heading, entries })
+    }
+}
+
+/// Appends a segment's heading or one of its entries.
+pub(crate) fn append(piece: &mut Vec<u8>, value: &impl Serialize) {
+    // Fails only for types that do not say their length; these do.
+    if let Ok(whole) = postcard::to_extend(value, core::mem::take(piece)) {
+        *piece = whole;
+    }
+}
+
+/// Appends a segment to a file.
+pub(crate) fn append_piece(file: &mut Vec<u8>, piece: &[u8]) {
+    file.extend(u32::try_from(piece.len()).unwrap_or(u32::MAX).to_le_bytes());
+    file.extend(piece);
 }
 
 /// A request record in two halves, which is how arrays of more than 32 octets are written.
@@ -257,8 +290,8 @@ mod tests {
                 answer: Answer::Server(0),
             },
         ];
-        let beginning = Beginning::Fresh;
-        Recording { segments: vec![Segment { subject, instance: 1, beginning, entries }] }
+        let heading = Heading { subject, instance: 1, beginning: Beginning::Fresh };
+        Recording { segments: vec![Segment { heading, entries }] }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::fault::Fault;
 use crate::instance::Instance;
 use crate::limits::Limits;
 use crate::module::Module;
-use crate::recording::{self, Answer, Beginning, Entry, Recording, Segment, Subject};
+use crate::recording::{self, Answer, Beginning, Entry, Heading, Recording, Segment, Subject};
 use crate::table::ServerTable;
 
 /// How a plugin did on a recording.
@@ -47,7 +47,7 @@ impl Recording {
     #[must_use]
     pub fn limits(&self) -> Limits {
         let mut limits = Limits::default();
-        if let Some(Segment { subject, .. }) = self.segments.first() {
+        if let Some(Segment { heading: Heading { subject, .. }, .. }) = self.segments.first() {
             limits.memory = usize::try_from(subject.memory_max).unwrap_or(usize::MAX);
             limits.fuel = subject.fuel;
             limits.setup_fuel = subject.setup_fuel;
@@ -65,16 +65,16 @@ impl Recording {
         let mut player: Option<Player<'_>> = None;
         let mut before = None;
         for segment in &self.segments {
-            let goes_on = before == Some(segment.instance);
+            let goes_on = before == Some(segment.heading.instance);
             let same = player.take().filter(|_| goes_on);
             let mut playing = match same {
                 Some(playing) => playing,
-                None => Player::new(module, segment)?,
+                None => Player::new(module, &segment.heading)?,
             };
             for entry in &segment.entries {
                 playing.play(entry, &mut report)?;
             }
-            before = Some(segment.instance);
+            before = Some(segment.heading.instance);
             player = Some(playing);
         }
         Ok(report)
@@ -93,8 +93,8 @@ struct Player<'m> {
 }
 
 impl<'m> Player<'m> {
-    fn new(module: &'m Module, segment: &'m Segment) -> Result<Self, InstanceError> {
-        let Subject { sha256, config, .. } = &segment.subject;
+    fn new(module: &'m Module, heading: &'m Heading) -> Result<Self, InstanceError> {
+        let Subject { sha256, config, .. } = &heading.subject;
         let config = config.as_deref();
         let mut this = Self {
             module,
@@ -105,7 +105,7 @@ impl<'m> Player<'m> {
             is_same_module: sha256 == module.sha256(),
             is_exact: true,
         };
-        if let Beginning::Resumed { snapshot, servers, info, signals } = &segment.beginning {
+        if let Beginning::Resumed { snapshot, servers, info, signals } = &heading.beginning {
             this.learn(table(servers, info));
             let is_restored = this.is_same_module
                 && snapshot

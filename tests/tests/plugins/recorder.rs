@@ -159,7 +159,7 @@ fn recording_goes_on_over_a_swap_and_over_a_trap() {
     life.go_on(30);
     let (recording, report) = replay(&recorder, &built_in("rr"));
     let generations: Vec<_> =
-        recording.segments.iter().map(|segment| segment.subject.generation).collect();
+        recording.segments.iter().map(|segment| segment.heading.subject.generation).collect();
     assert_eq!((generations.first(), generations.last()), (Some(&1), Some(&2)));
     assert!(report.other_module >= 11, "{report:?}");
     assert!(report.decisions > report.other_module);

@@ -82,7 +82,7 @@ fn run(plugin: &PluginSource, path: &Path) -> Result<Report, Trouble> {
     let ReplayReport { decisions, differences, first_difference, other_module, inexact } = replayed;
     let mut recorded = Vec::new();
     for segment in &recording.segments {
-        let Subject { name, generation, sha256, .. } = &segment.subject;
+        let Subject { name, generation, sha256, .. } = &segment.heading.subject;
         let is_same_module = sha256 == module.sha256();
         let name = name.clone();
         let entry = Recorded { name, generation: *generation, is_same_module };
