@@ -519,6 +519,7 @@ impl Answers for Paper {
             service: service.to_owned(),
             plugin,
             probation: 1_000,
+            record: Some(1 << 20),
             past: Vec::new(),
             swaps: 0,
             rollback: None,
@@ -631,6 +632,10 @@ impl Answers for Paper {
         })
     }
 
+    fn recording(&self, _: &str) -> Result<Vec<u8>, ChangeError> {
+        Err(SeatError::NotRecorded.into())
+    }
+
     fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {
         let service = |name: &str| ServiceReload {
             service: name.to_owned(),
@@ -638,6 +643,7 @@ impl Answers for Paper {
             undone: None,
             trial: None,
             probation: None,
+            record: None,
         };
         let trial = |trial| ServiceReload { trial: Some(trial), ..service("dns") };
         let candidate = || generation("latency", 3);
@@ -653,6 +659,7 @@ impl Answers for Paper {
                     }),
                     undone: Some(generation("sh", 4)),
                     probation: Some(50),
+                    record: Some(65_536),
                     ..service("web")
                 },
                 trial(TrialReload::Begun { candidate: candidate(), share: none }),

@@ -147,6 +147,8 @@ pub struct SchedulerConfig {
     /// For how many decisions the predecessor of a new plugin is kept at hand, to take its place
     /// again at a fault.
     pub probation: u64,
+    /// Octets of the latest of what the plugin is told and answers that are kept; `None` for none.
+    pub record: Option<usize>,
     /// What is asked beside it.
     pub shadow: Option<ShadowConfig>,
 }

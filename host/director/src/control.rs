@@ -6,6 +6,7 @@
 //! | `GET /v1/stats` | [`snapshot::StatsSnapshot`] |
 //! | `GET /v1/plugins` | [`snapshot::PluginsSnapshot`] |
 //! | `GET /v1/connections?service=NAME&limit=N` | [`snapshot::ConnectionList`] |
+//! | `GET /v1/services/NAME/scheduler/recording` | a recording, as octets |
 //! | `POST /v1/services/NAME/scheduler/ACTION` | [`snapshot::ChangeSnapshot`] |
 //! | `POST /v1/reload` | [`snapshot::ReloadSnapshot`] |
 //!
@@ -20,7 +21,7 @@ pub mod snapshot;
 mod socket;
 
 pub use change::{ModuleQuery, ShareRequest, SwapRequest};
-pub use client::{AskError, Message, ask, tell};
+pub use client::{AskError, Message, ask, fetch, tell};
 pub use server::{Answers, ControlServer};
 pub use socket::{ClaimError, ControlSocket};
 
@@ -44,6 +45,9 @@ pub const CONNECTIONS_LISTED_MAX: usize = 100_000;
 
 /// The connections that are listed unless somebody asks for more or less.
 pub const CONNECTIONS_LISTED: usize = 1_000;
+
+/// What stands for an action in the path of a service's recording.
+pub const RECORDING: &str = "recording";
 
 /// The path that does something about the scheduler of a service.
 #[must_use]

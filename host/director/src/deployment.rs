@@ -173,7 +173,7 @@ fn seat(
     let Generation { module, config: plugin_config } = &first;
     module.probe(plugin_config.as_deref(), &servers)?;
     let scheduler = module.scheduler(plugin_config.as_deref(), &servers)?;
-    let probation = config.scheduler.probation;
+    let SchedulerConfig { probation, record, .. } = config.scheduler;
     let config = CoreServiceConfig {
         id,
         name: config.name.clone(),
@@ -184,7 +184,9 @@ fn seat(
         seed,
     };
     let service = Arc::new(Service::new(config, Box::new(scheduler)));
-    Ok(Seat::new(service, first, probation))
+    let seat = Seat::new(service, first, probation);
+    seat.set_record(record);
+    Ok(seat)
 }
 
 /// Begins the trial that the configuration wants, if it wants one.

@@ -314,6 +314,10 @@ impl Answers for State {
         self.schedulers.change(service, action)
     }
 
+    fn recording(&self, service: &str) -> Result<Vec<u8>, ChangeError> {
+        self.schedulers.recording(service)
+    }
+
     fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {
         self.schedulers.reload()
     }

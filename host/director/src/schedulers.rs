@@ -90,7 +90,7 @@ pub enum ProposedPlugin {
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
     /// No such service.
-    #[error("there is no service {service}; `wvs list` shows those that there are")]
+    #[error("there is no service {service}; `wvs plugin list` shows those that there are")]
     NoService {
         /// The name asked for.
         service: String,
@@ -146,6 +146,14 @@ impl Schedulers {
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What was recorded at a service, as a file.
+    ///
+    /// # Errors
+    /// No such service, or nothing is recorded there.
+    pub fn recording(&self, service: &str) -> Result<Vec<u8>, ChangeError> {
+        Ok(self.seat(service)?.recording()?)
     }
 
     /// Does something about the scheduler of a service. No connection notices.

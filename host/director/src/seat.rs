@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use wvs_core::service::Service;
 use wvs_plugin::{
-    Fault, InstanceError, Module, PluginReport, Rollback, TrialLimits, TrialReport, WasmScheduler,
+    Fault, InstanceError, Module, PluginReport, Recorder, Rollback, TrialLimits, TrialReport,
+    WasmScheduler,
 };
 
 /// Generations that can be rolled back to.
@@ -57,6 +58,12 @@ pub enum SeatError {
     /// There is no earlier generation.
     #[error("there is no earlier generation to go back to: the first one is at work")]
     NoPast,
+    /// Nothing is recorded.
+    #[error(
+        "nothing is recorded at this service; give its `scheduler` a `record`, such as 16MiB, and \
+         reload"
+    )]
+    NotRecorded,
     /// No candidate is tried out.
     #[error("no candidate is tried out at this service; begin with `wvs plugin shadow`")]
     NoTrial,
@@ -109,6 +116,35 @@ impl Seat {
     #[must_use]
     pub fn service(&self) -> &Arc<Service> {
         &self.service
+    }
+
+    /// How many octets of what its plugins are told and answer are kept, if any.
+    #[must_use]
+    pub fn record(&self) -> Option<usize> {
+        self.recorder().map(|recorder| recorder.octets_max())
+    }
+
+    /// Has so many octets of what its plugins are told and answer kept from now on, or nothing. What
+    /// was kept so far is gone, unless nothing changes.
+    pub fn set_record(&self, octets: Option<usize>) {
+        if octets == self.record() {
+            return;
+        }
+        let recorder = octets.map(|octets| Arc::new(Recorder::new(octets)));
+        self.act(|scheduler| scheduler.record(recorder));
+    }
+
+    /// What was kept, as a file.
+    ///
+    /// # Errors
+    /// Nothing is recorded.
+    pub fn recording(&self) -> Result<Vec<u8>, SeatError> {
+        self.recorder().map(|recorder| recorder.dump()).ok_or(SeatError::NotRecorded)
+    }
+
+    fn recorder(&self) -> Option<Arc<Recorder>> {
+        self.service
+            .look_at_scheduler(|scheduler| WasmScheduler::of(scheduler)?.recorder().cloned())
     }
 
     /// The plugin at work. Waits for the decision at hand.

@@ -470,15 +470,16 @@ impl Plugin {
         } else {
             self.conduct.note_fault(self.now_ms)
         };
-        let (plugin, service) = (self.module.name(), self.service_id);
+        let (plugin, generation) = (self.module.name(), self.generation);
+        let service_id = self.service_id;
         match consequence {
             Consequence::Noted { is_first: false } => {}
             Consequence::Noted { is_first: true } => {
-                tracing::warn!(plugin, service, %fault, "plugin failed, the director decides");
+                tracing::warn!(plugin, generation, service_id, %fault, "plugin failed");
             }
             Consequence::Quarantined { length_ms } => {
                 self.counters.count_quarantine();
-                tracing::warn!(plugin, service, %fault, length_ms, "plugin quarantined");
+                tracing::warn!(plugin, generation, service_id, %fault, length_ms, "plugin quarantined");
             }
         }
         let is_quarantined = matches!(consequence, Consequence::Quarantined { .. });

@@ -41,6 +41,12 @@ impl Recorder {
         Self { octets_max, tape: Mutex::default() }
     }
 
+    /// Octets that it holds at most, roughly.
+    #[must_use]
+    pub fn octets_max(&self) -> usize {
+        self.octets_max
+    }
+
     /// The recording so far, as a file.
     #[must_use]
     pub fn dump(&self) -> Vec<u8> {

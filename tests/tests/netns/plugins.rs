@@ -13,6 +13,7 @@ use crate::stage::{PORT, SERVER_PORT, Stage, ask, wait_until};
 
 trials! {
     once plugin_that_traps_mid_traffic_costs_no_connection,
+    once decisions_that_a_director_recorded_replay_without_one,
     once plugin_that_loops_for_ever_costs_no_connection,
     once plugin_that_answers_nonsense_costs_no_connection,
     once schedulers_are_changed_from_the_command_line_and_held_connections_stay,
@@ -257,6 +258,37 @@ fn plugin_that_answers_nonsense_costs_no_connection() {
          (i32.const 0)",
     );
     assert!(service.scheduler.bad_answers > 0, "{service:#?}");
+}
+
+fn decisions_that_a_director_recorded_replay_without_one() {
+    let stage = Stage::new(3);
+    let _servers = web_servers(&stage, false, SERVER_PORT);
+    let director = stage.direct(&stage.service(false, "{ plugin: rr, record: 1MiB }"));
+    let (service, socket) = ("tcp-80-v4", stage.socket_of("wvs"));
+    for _ in 0..20 {
+        stage.who_answers(1, false);
+    }
+    let file = stage.folder().join("web.recording");
+    let file = file.to_str().unwrap();
+    let socket = socket.to_str().unwrap();
+    let run = |arguments: &[&str]| {
+        let output = Command::new(WVS).arg("plugin").args(arguments).output().expect("wvs runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), text, output)
+    };
+    let (code, text, output) = run(&["record", service, "-o", file, "--socket", socket]);
+    assert_eq!(code, Some(0), "{output:?}");
+    assert!(text.contains(service), "{text}");
+    director.stop();
+
+    let (code, text, output) = run(&["simulate", "rr", "--replay", file]);
+    assert_eq!(code, Some(0), "{output:?}");
+    assert!(text.contains("20 decisions") && text.contains("0 answered otherwise"), "{text}");
+    assert!(text.contains("generation 1, the same module"), "{text}");
+    // wlc would have gone on with the first server, whose connections are closed again each time.
+    let (code, text, _) = run(&["simulate", "wlc", "--replay", file]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("another module") && text.contains("they first differ"), "{text}");
 }
 
 /// The plugins behave for 70 picks, which is more than the director tries them with.

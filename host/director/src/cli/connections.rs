@@ -50,7 +50,9 @@ pub(super) fn connections(args: &ConnectionsArgs) -> u8 {
     if let Some(service) = &args.service {
         // What is no name cannot be part of a path either.
         if !is_name(service) {
-            return fail(format_args!("there is no service {service}; `wvs list` shows all"));
+            return fail(format_args!(
+                "there is no service {service}; `wvs plugin list` shows all"
+            ));
         }
         path += &format!("&service={service}");
     }

@@ -5,6 +5,7 @@ mod change;
 mod check;
 mod list;
 mod new;
+mod record;
 mod simulate;
 mod source;
 
@@ -46,6 +47,7 @@ enum PluginCommand {
     Canary(change::CanaryArgs),
     Promote(change::PromoteArgs),
     Stop(change::StopArgs),
+    Record(record::RecordArgs),
     New(new::NewArgs),
     Check(check::CheckArgs),
     Bench(bench::BenchArgs),
@@ -62,6 +64,7 @@ pub(super) fn plugin(args: &PluginArgs) -> u8 {
         PluginCommand::Canary(args) => change::canary(args),
         PluginCommand::Promote(args) => change::promote(args),
         PluginCommand::Stop(args) => change::stop(args),
+        PluginCommand::Record(args) => record::record(args),
         PluginCommand::New(args) => new::new(args),
         PluginCommand::Check(args) => check::check(args),
         PluginCommand::Bench(args) => bench::bench(args),

@@ -9,10 +9,14 @@ use super::{FAILED, REFUSED, complain, runtime};
 use crate::config::{Config, Reading};
 use crate::control::AskError;
 
+/// Names the control socket where the command line does not.
+const SOCKET_VARIABLE: &str = "WVS_SOCKET";
+
 /// The director that a command is for.
 #[derive(Debug, Args)]
 pub(super) struct SocketArg {
-    /// The director's control socket [default: /run/wvs/wvs.sock].
+    /// The director's control socket [default: what the variable `WVS_SOCKET` says, else
+    /// /run/wvs/wvs.sock].
     #[arg(long, value_name = "PATH", conflicts_with = "config")]
     socket: Option<PathBuf>,
 
@@ -42,7 +46,8 @@ impl SocketArg {
     fn path(&self) -> Result<PathBuf, u8> {
         match (&self.socket, &self.config) {
             (Some(socket), _) => Ok(socket.clone()),
-            (None, None) => Ok(Config::default().socket),
+            (None, None) => Ok(std::env::var_os(SOCKET_VARIABLE)
+                .map_or_else(|| Config::default().socket, PathBuf::from)),
             (None, Some(config)) => socket_of(config),
         }
     }

@@ -374,6 +374,13 @@ pub static SCHEDULER: Table = Table {
              hand: at a fault it decides instead and has its place back. 0: never.",
         ),
         Key::optional(
+            "record",
+            "nothing",
+            "a size from 64KiB to 32MiB",
+            "So much of the latest of what the plugin was told and answered is kept, for \
+             `wvs plugin record` and `wvs plugin simulate --replay`.",
+        ),
+        Key::optional(
             "shadow",
             "none",
             "the name of a built-in scheduler or of a plugin, or a mapping",

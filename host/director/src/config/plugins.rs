@@ -29,6 +29,7 @@ const MODULE: RangeInclusive<u64> = (1 << 10)..=MODULE_OCTETS_MAX as u64;
 const FUNCTION: RangeInclusive<u64> = (1 << 10)..=(1 << 20);
 const CONFIG_OCTETS_MAX: usize = 64 << 10;
 const PROBATION: RangeInclusive<u64> = 0..=1_000_000_000;
+const RECORD: RangeInclusive<u64> = (64 << 10)..=(32 << 20);
 const TRIAL_FAULTS: RangeInclusive<u64> = 1..=1_000_000;
 
 /// Nothing to everything.
@@ -40,7 +41,13 @@ impl SchedulerConfig {
     /// A plugin of this name, and nothing else said.
     #[must_use]
     pub fn of(plugin: &str) -> Self {
-        Self { plugin: plugin.to_owned(), config: None, probation: DEFAULT_PROBATION, shadow: None }
+        Self {
+            plugin: plugin.to_owned(),
+            config: None,
+            probation: DEFAULT_PROBATION,
+            record: None,
+            shadow: None,
+        }
     }
 }
 
@@ -94,6 +101,8 @@ impl Plugins {
         if let Some(field) = fields.get("probation") {
             set(&mut probation, reader.integer(&field, PROBATION));
         }
+        let record =
+            fields.get("record").and_then(|field| reader.size(&field, RECORD)?.try_into().ok());
         let mut shadow = match fields.get("shadow") {
             Some(field) => Some(self.read_shadow(reader, &field)?),
             None => None,
@@ -109,7 +118,7 @@ impl Plugins {
             }
         }
         let (plugin, config) = plugin?;
-        Some(SchedulerConfig { plugin, config, probation, shadow })
+        Some(SchedulerConfig { plugin, config, probation, record, shadow })
     }
 
     /// `shadow`: a name, or a mapping.

@@ -232,7 +232,9 @@ impl From<ChangeError> for Refused {
     fn from(error: ChangeError) -> Self {
         let status = match &error {
             ChangeError::NoService { .. } => StatusCode::NOT_FOUND,
-            ChangeError::Seat(SeatError::NoPast | SeatError::NoTrial) => StatusCode::CONFLICT,
+            ChangeError::Seat(SeatError::NoPast | SeatError::NoTrial | SeatError::NotRecorded) => {
+                StatusCode::CONFLICT
+            }
             ChangeError::NoPlugin { .. } | ChangeError::Unfit { .. } | ChangeError::Seat(_) => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }

@@ -101,7 +101,16 @@ pub enum Message {
 /// # Errors
 /// See [`AskError`].
 pub async fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, AskError> {
-    converse(socket, Method::GET, path, Message::Empty, ASK_TIME_MAX).await
+    parse(socket, &converse(socket, Method::GET, path, Message::Empty, ASK_TIME_MAX).await?)
+}
+
+/// Asks for what is at `path` as it comes, octet for octet.
+///
+/// # Errors
+/// See [`AskError`].
+pub async fn fetch(socket: &Path, path: &str) -> Result<Vec<u8>, AskError> {
+    let octets = converse(socket, Method::GET, path, Message::Empty, ASK_TIME_MAX).await?;
+    Ok(octets.into())
 }
 
 /// Has the director on `socket` change what `path` stands for, such as
@@ -114,16 +123,21 @@ pub async fn tell<T: DeserializeOwned>(
     path: &str,
     message: Message,
 ) -> Result<T, AskError> {
-    converse(socket, Method::POST, path, message, CHANGE_TIME_MAX).await
+    parse(socket, &converse(socket, Method::POST, path, message, CHANGE_TIME_MAX).await?)
 }
 
-async fn converse<T: DeserializeOwned>(
+fn parse<T: DeserializeOwned>(socket: &Path, body: &[u8]) -> Result<T, AskError> {
+    let foreign = |reason: String| AskError::Foreign { path: socket.to_owned(), reason };
+    serde_json::from_slice(body).map_err(|error| foreign(error.to_string()))
+}
+
+async fn converse(
     socket: &Path,
     method: Method,
     path: &str,
     message: Message,
     time_max: Duration,
-) -> Result<T, AskError> {
+) -> Result<Bytes, AskError> {
     let (media, body) = match message {
         Message::Empty => (None, Bytes::new()),
         Message::Json(text) => (Some(JSON), text.into()),
@@ -144,10 +158,7 @@ async fn converse<T: DeserializeOwned>(
     }
 }
 
-async fn exchange<T: DeserializeOwned>(
-    socket: &Path,
-    request: Request<Full<Bytes>>,
-) -> Result<T, AskError> {
+async fn exchange(socket: &Path, request: Request<Full<Bytes>>) -> Result<Bytes, AskError> {
     let broken = |source| AskError::Broken { path: socket.to_owned(), source };
     let foreign = |reason: String| AskError::Foreign { path: socket.to_owned(), reason };
     let stream = UnixStream::connect(socket).await.map_err(|source| {
@@ -180,7 +191,7 @@ async fn exchange<T: DeserializeOwned>(
         Err(error) = connection => return Err(broken(io::Error::other(error))),
     };
     if status == StatusCode::OK {
-        return serde_json::from_slice(&body).map_err(|error| foreign(error.to_string()));
+        return Ok(body);
     }
     match serde_json::from_slice::<Refusal>(&body) {
         Ok(Refusal { error }) => Err(AskError::Refused { path: socket.to_owned(), reason: error }),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{Path as UrlPath, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -25,8 +25,8 @@ use super::snapshot::{
     StatsSnapshot,
 };
 use super::{
-    CONNECTIONS, CONNECTIONS_LISTED, CONNECTIONS_LISTED_MAX, ControlSocket, PLUGINS, RELOAD,
-    SERVICES, STATS, scheduler_path,
+    CONNECTIONS, CONNECTIONS_LISTED, CONNECTIONS_LISTED_MAX, ControlSocket, PLUGINS, RECORDING,
+    RELOAD, SERVICES, STATS, scheduler_path,
 };
 use crate::schedulers::reload::ReloadError;
 use crate::schedulers::{Action, ChangeError};
@@ -62,6 +62,12 @@ pub trait Answers: Send + Sync + 'static {
 
     /// At most `limit` connections, of one service or of all. `None` without such a service.
     fn connections(&self, service: Option<&str>, limit: usize) -> Option<ConnectionList>;
+
+    /// What was recorded at a service, as a file.
+    ///
+    /// # Errors
+    /// No such service, or nothing is recorded there.
+    fn recording(&self, service: &str) -> Result<Vec<u8>, ChangeError>;
 
     /// Does something about the scheduler of a service. May take seconds.
     ///
@@ -117,6 +123,7 @@ impl ControlServer {
             .route(STATS, get(stats))
             .route(PLUGINS, get(plugins))
             .route(CONNECTIONS, get(connections))
+            .route(&scheduler_path("{name}", RECORDING), get(recording))
             .route(&scheduler_path("{name}", "{action}"), post(change))
             .route(RELOAD, post(reload))
             .fallback(unknown)
@@ -211,6 +218,14 @@ async fn connections(
     Ok(Json(listed.await.unwrap_or_else(|error| Err(error.into()))?))
 }
 
+async fn recording(
+    State(shared): State<Shared>,
+    UrlPath(service): UrlPath<String>,
+) -> Result<Vec<u8>, Refused> {
+    let dumped = spawn_blocking(move || shared.answers.recording(&service));
+    Ok(dumped.await.unwrap_or_else(|error| Err(error.into()))?)
+}
+
 async fn unknown() -> Refused {
     let message =
         format!("nothing is here; ask for {SERVICES}, {STATS}, {PLUGINS} or {CONNECTIONS}");
@@ -233,7 +248,7 @@ mod tests {
     use super::super::snapshot::{
         ConnectionsSnapshot, DeviceSnapshot, FragmentsSnapshot, GenerationSnapshot, PacketsSnapshot,
     };
-    use super::super::{AskError, Message, ask, tell};
+    use super::super::{AskError, Message, ask, fetch, tell};
     use super::*;
     use crate::config::units::Percent;
     use crate::schedulers::{Proposal, ProposedPlugin};
@@ -314,6 +329,13 @@ mod tests {
             Ok(ChangeSnapshot::Reset { service, plugin })
         }
 
+        fn recording(&self, service: &str) -> Result<Vec<u8>, ChangeError> {
+            match service {
+                "web" => Ok(b"recorded".to_vec()),
+                _ => Err(SeatError::NotRecorded.into()),
+            }
+        }
+
         fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {
             Err(ReloadError::Restart(vec!["echo".to_owned()]))
         }
@@ -384,6 +406,21 @@ mod tests {
             ask::<StatsSnapshot>(&path, STATS).await,
             Err(AskError::NoDirector { .. })
         ));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn recording_comes_as_it_is_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = serve_in(folder.path());
+        let path = server.socket().path();
+        let recording = |service| scheduler_path(service, RECORDING);
+        assert_eq!(fetch(path, &recording("web")).await.unwrap(), b"recorded");
+        match fetch(path, &recording("dns")).await {
+            Err(AskError::Refused { reason, .. }) => {
+                assert!(reason.contains("`record`"), "{reason}")
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -35,13 +35,16 @@ pub fn table(seats: &[SeatSnapshot]) -> String {
 /// Everything about the plugins of one service.
 #[must_use]
 pub fn describe(seat: &SeatSnapshot) -> String {
-    let SeatSnapshot { service, plugin, probation, past, swaps, rollback, trial } = seat;
+    let SeatSnapshot { service, plugin, probation, record, past, swaps, rollback, trial } = seat;
     let mut text = format!("service {service}\n");
     // Writing to a String cannot fail.
     let _ = writeln!(text, "  at work: {} (generation {})", plugin.name, plugin.generation);
     describe_plugin(&mut text, plugin);
     let times = count(*swaps, "time", "times");
     let _ = writeln!(text, "  replaced {times}; probation of {probation} decisions");
+    if let Some(octets) = record {
+        let _ = writeln!(text, "  recorded: the latest {octets} octets; see `wvs plugin record`");
+    }
     if let Some(rollback) = rollback {
         let fault = rollback.fault.as_deref().map_or_else(String::new, printable);
         let from = rollback.from;
@@ -171,7 +174,7 @@ pub fn reload(reload: &ReloadSnapshot) -> String {
 }
 
 fn describe_reload(reload: &ServiceReload) -> String {
-    let ServiceReload { service, scheduler, undone, trial, probation } = reload;
+    let ServiceReload { service, scheduler, undone, trial, probation, record } = reload;
     let mut text = String::new();
     if let Some(swap) = scheduler {
         let _ = writeln!(text, "{service}: {}", describe_swap(swap));
@@ -196,6 +199,13 @@ fn describe_reload(reload: &ServiceReload) -> String {
     if let Some(probation) = probation {
         let _ = writeln!(text, "{service}: a probation of {probation} decisions from now on");
     }
+    let _ = match record {
+        None => Ok(()),
+        Some(0) => writeln!(text, "{service}: no decisions are recorded any more"),
+        Some(octets) => {
+            writeln!(text, "{service}: decisions are recorded from now on, {octets} octets of them")
+        }
+    };
     text
 }
 

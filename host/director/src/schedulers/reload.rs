@@ -81,6 +81,7 @@ impl Schedulers {
         }
         for ((seat, service), filed) in self.seats.iter().zip(&config.services).zip(&mut *filed) {
             seat.set_probation(service.scheduler.probation);
+            seat.set_record(service.scheduler.record);
             *filed = Filed::of(seat);
         }
         *self.config.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
@@ -117,8 +118,12 @@ fn plan<'s>(
         undone: None,
         trial: None,
         probation: None,
+        record: None,
     };
-    let SchedulerConfig { plugin, config, probation, shadow } = &service.scheduler;
+    let SchedulerConfig { plugin, config, probation, record, shadow } = &service.scheduler;
+    if *record != seat.record() {
+        told.record = Some(record.unwrap_or(0));
+    }
     if *probation != seat.probation() {
         told.probation = Some(*probation);
     }

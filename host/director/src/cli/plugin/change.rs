@@ -29,7 +29,7 @@ const CONFIG_OCTETS_MAX: usize = 16 << 10;
 The plugin is loaded and tried with the service's servers first; one that fails there changes nothing. \
 It goes on where the old one was, if both understand the same state. For its first decisions, as many as the \
 service's `probation` says, the old one is kept at hand and takes over again at a fault. A reload puts \
-back what the configuration says."
+back what the configuration says. A trial that is on ends: its candidate was compared with the old plugin."
 )]
 pub(super) struct SwapArgs {
     #[command(flatten)]
@@ -44,7 +44,7 @@ pub(super) struct SwapArgs {
 #[command(after_help = "Example:
   wvs plugin rollback web
 
-`wvs plugin list web` shows what can be gone back to, one after the other.")]
+`wvs plugin list web` shows what can be gone back to, one after the other. A trial that is on ends.")]
 pub(super) struct RollbackArgs {
     #[command(flatten)]
     target: Target,
@@ -236,7 +236,9 @@ impl Target {
         let service = &self.service;
         // What is no name cannot be part of a path either.
         if !is_name(service) {
-            return fail(format_args!("there is no service {service}; `wvs list` shows all"));
+            return fail(format_args!(
+                "there is no service {service}; `wvs plugin list` shows all"
+            ));
         }
         let path = scheduler_path(service, action) + query;
         let answer = self.director.converse(async |socket| {

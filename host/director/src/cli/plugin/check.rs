@@ -13,6 +13,7 @@ use wvs_plugin::{Fault, Host, Instance, InstanceError, Module, RegionError};
 
 use super::source::{PluginSource, Trouble, read_config};
 use crate::cli::{FAILED, print, print_json};
+use crate::logging::{self, LEVEL_DEFAULT, LogFormat};
 use crate::output::{count, grouped};
 
 /// How many servers the fuel of a decision is shown for.
@@ -113,6 +114,8 @@ struct FuelReport {
 }
 
 pub(super) fn check(args: &CheckArgs) -> u8 {
+    // What the plugin itself has to say.
+    let _ = logging::start(LogFormat::default(), LEVEL_DEFAULT);
     match examine(args) {
         Ok(report) if args.json => print_json(&report),
         Ok(report) => print(tell(&report).as_bytes()),

@@ -83,6 +83,8 @@ pub struct ServiceReload {
     pub trial: Option<TrialReload>,
     /// The new probation.
     pub probation: Option<u64>,
+    /// The octets that are recorded from now on; 0 for nothing.
+    pub record: Option<usize>,
 }
 
 /// What a reload changed about a trial.
@@ -118,7 +120,10 @@ impl ServiceReload {
     /// Whether anything changed.
     #[must_use]
     pub fn is_change(&self) -> bool {
-        self.scheduler.is_some() || self.trial.is_some() || self.probation.is_some()
+        self.scheduler.is_some()
+            || self.trial.is_some()
+            || self.probation.is_some()
+            || self.record.is_some()
     }
 }
 

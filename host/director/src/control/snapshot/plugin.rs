@@ -29,6 +29,8 @@ pub struct SeatSnapshot {
     pub plugin: PluginSnapshot,
     /// For how many decisions a new plugin's predecessor is kept at hand.
     pub probation: u64,
+    /// Octets of what the plugins are told and answer that are kept, if any.
+    pub record: Option<usize>,
     /// The generations that can be rolled back to, the latest first.
     pub past: Vec<GenerationSnapshot>,
     /// How often a plugin was replaced, roll-backs included.
@@ -179,6 +181,7 @@ impl From<&Seat> for SeatSnapshot {
             service: seat.service().name().to_owned(),
             plugin: PluginSnapshot::of(&plugin, config.as_deref()),
             probation: seat.probation(),
+            record: seat.record(),
             past: past
                 .map(|(generation, plugin)| GenerationSnapshot { generation, plugin })
                 .collect(),
