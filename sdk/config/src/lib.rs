@@ -5,7 +5,12 @@
 //! strings are taken as they stand between their quotation marks, escapes and all, and types that ask
 //! what the text holds (`serde_json::Value`, untagged enums) are refused.
 
+#![no_std]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+
+use alloc::string::String;
 
 /// The configuration that `text` holds, as JSON for serde; the default when it is empty.
 ///
@@ -40,6 +45,6 @@ pub fn read<T: Default + serde::de::DeserializeOwned>(
     }
     match serde_json_core::from_str(text) {
         Ok((config, _octets)) => Ok(config),
-        Err(_) => Err(format!("{takes}; this is {text}")),
+        Err(_) => Err([takes, "; this is ", text].concat()),
     }
 }
