@@ -1,6 +1,6 @@
 //! Write a scheduler plugin for the WebAssembly Virtual Server in Rust.
 //!
-//! A plugin is a crate with `crate-type = ["cdylib", "rlib"]`, an implementation of [`Scheduler`]
+//! A plugin is a crate with `crate-type = ["cdylib"]`, an implementation of [`Scheduler`]
 //! and one line, [`export!`]:
 //!
 //! ```
