@@ -39,21 +39,9 @@ fn main() {
 
     require_target();
     let target_dir = out.join("target");
-    let mut cargo = Command::new(variable("CARGO"));
-    cargo.arg("build").args(names.iter().map(|name| format!("--package=wvs-{name}")));
-    cargo.args(["--lib", "--profile=plugin", "--target", TARGET, "--target-dir"]).arg(&target_dir);
-    cargo.current_dir(&workspace);
-    for (name, _) in env::vars_os() {
-        let is_foreign = name.to_str().is_some_and(|name| {
-            FOREIGN_VARIABLES.contains(&name) || name.starts_with("CARGO_PROFILE_")
-        });
-        if is_foreign {
-            cargo.env_remove(name);
-        }
+    for name in &names {
+        build(name, &workspace, &target_dir);
     }
-    cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", RUSTFLAGS);
-    let status = cargo.status().unwrap_or_else(|error| panic!("cannot start cargo: {error}"));
-    assert!(status.success(), "building the built-in schedulers failed, see cargo's words above");
 
     let built = target_dir.join(TARGET).join("plugin");
     for name in &names {
@@ -65,6 +53,26 @@ fn main() {
     let list = format!("built_ins!({});\n", names.join(", "));
     fs::write(out.join("built_ins.rs"), list)
         .unwrap_or_else(|error| panic!("cannot write the list of schedulers: {error}"));
+}
+
+/// Builds one scheduler. One by one, because only `cargo rustc` builds the module alone: beside a
+/// library of the same crate it would not be optimised as a whole, and several times as large.
+fn build(name: &str, workspace: &Path, target_dir: &Path) {
+    let mut cargo = Command::new(variable("CARGO"));
+    cargo.args(["rustc", "--package", &format!("wvs-{name}"), "--lib", "--crate-type=cdylib"]);
+    cargo.args(["--profile=plugin", "--target", TARGET, "--target-dir"]).arg(target_dir);
+    cargo.current_dir(workspace);
+    for (name, _) in env::vars_os() {
+        let is_foreign = name.to_str().is_some_and(|name| {
+            FOREIGN_VARIABLES.contains(&name) || name.starts_with("CARGO_PROFILE_")
+        });
+        if is_foreign {
+            cargo.env_remove(name);
+        }
+    }
+    cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", RUSTFLAGS);
+    let status = cargo.status().unwrap_or_else(|error| panic!("cannot start cargo: {error}"));
+    assert!(status.success(), "building the scheduler {name} failed, see cargo's words above");
 }
 
 /// The names of the folders in `parent`, sorted.

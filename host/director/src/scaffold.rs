@@ -89,12 +89,14 @@ const RUST: &[File] = files![
     "sdk/rust/src/affinity.rs" from "rust/src/affinity.rs",
     "sdk/rust/src/config.rs" from "rust/src/config.rs",
     "sdk/rust/src/hash.rs" from "rust/src/hash.rs",
+    "sdk/rust/src/heap.rs" from "rust/src/heap.rs",
     "sdk/rust/src/lib.rs" from "rust/src/lib.rs",
     "sdk/rust/src/load.rs" from "rust/src/load.rs",
     "sdk/rust/src/plugin.rs" from "rust/src/plugin.rs",
     "sdk/rust/src/roster.rs" from "rust/src/roster.rs",
     "sdk/rust/src/state.rs" from "rust/src/state.rs",
     "sdk/rust/src/turn.rs" from "rust/src/turn.rs",
+    "sdk/rust/src/wasm.rs" from "rust/src/wasm.rs",
 ];
 
 const C: &[File] = files![

@@ -15,6 +15,12 @@
 //! **When.** Virtual services of many addresses before servers that each serve some of them, such as
 //! caches. A service of one address has all its connections on one server.
 
+#![no_std]
+
+extern crate alloc;
+
+use alloc::string::String;
+
 use wvs_sdk::{Pick, Request, Scheduler, Server, caps, hash, no_config};
 
 /// The scheduler `dh`. Takes no configuration.
@@ -36,10 +42,13 @@ impl Scheduler for DestinationHashing {
     }
 }
 
+wvs_sdk::no_std!();
 wvs_sdk::export!(DestinationHashing);
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     fn pick(weights: &[u32], vip: [u8; 4]) -> Pick {

@@ -9,6 +9,12 @@
 //!
 //! **When.** A server and its substitutes: weights are ranks.
 
+#![no_std]
+
+extern crate alloc;
+
+use alloc::string::String;
+
 use wvs_sdk::{Pick, Request, Scheduler, Server, caps, no_config};
 
 /// The scheduler `fo`. Takes no configuration.
@@ -37,10 +43,13 @@ impl Scheduler for WeightedFailover {
     }
 }
 
+wvs_sdk::no_std!();
 wvs_sdk::export!(WeightedFailover);
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     fn pick(weights: &[u32]) -> Pick {

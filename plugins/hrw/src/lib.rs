@@ -18,10 +18,16 @@
 //! **When.** As `sh` or `mh`, where it matters that no other client moves, or that directors agree
 //! without having the same history. With hundreds of servers `mh` is faster.
 
+#![no_std]
+
+extern crate alloc;
+
 mod logarithm;
 
+use alloc::collections::BinaryHeap;
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::cmp::Reverse;
-use std::collections::BinaryHeap;
 
 use wvs_sdk::{Pick, Request, Scheduler, Server, caps, no_config};
 
@@ -110,6 +116,7 @@ impl Scheduler for RendezvousHashing {
     }
 }
 
+wvs_sdk::no_std!();
 wvs_sdk::export!(RendezvousHashing);
 
 #[cfg(test)]
@@ -204,7 +211,7 @@ mod tests {
         let mut hrw = RendezvousHashing::new("").unwrap();
         hrw.servers_changed(&servers);
         for octet in [0, 7, 8, 15] {
-            let mut picked = std::collections::HashSet::new();
+            let mut picked = alloc::collections::BTreeSet::new();
             for value in 0..=255 {
                 let mut request = Request { family: 6, ..Request::default() };
                 request.client_address[octet] = value;

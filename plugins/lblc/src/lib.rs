@@ -23,6 +23,13 @@
 //! **When.** Virtual services of many addresses before servers that do better with what they had
 //! before, such as caches.
 
+#![no_std]
+
+extern crate alloc;
+
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
 use serde::Deserialize;
@@ -99,10 +106,13 @@ impl State for LocalityBased {
     }
 }
 
+wvs_sdk::no_std!();
 wvs_sdk::export!(LocalityBased, State);
 
 #[cfg(test)]
 mod tests {
+    use alloc::format;
+
     use super::*;
 
     /// Servers by weight and active connections, with the identities 1, 2, 3 ..

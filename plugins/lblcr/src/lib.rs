@@ -26,8 +26,15 @@
 //!
 //! **When.** As `lblc`, where one address can be too much for one server.
 
+#![no_std]
+
+extern crate alloc;
+
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::net::IpAddr;
 use core::num::NonZeroU32;
-use std::net::IpAddr;
 
 use serde::Deserialize;
 use wvs_sdk::{Affinity, Pick, Request, Roster, Scheduler, Server, State, caps, load};
@@ -201,10 +208,13 @@ impl State for LocalityBasedReplicated {
     }
 }
 
+wvs_sdk::no_std!();
 wvs_sdk::export!(LocalityBasedReplicated, State);
 
 #[cfg(test)]
 mod tests {
+    use alloc::format;
+
     use super::*;
 
     /// Servers by weight and active connections, with the identities 1, 2, 3 ..

@@ -12,6 +12,12 @@
 //! **When.** Servers alike, connections that are not: as `wlc`, where weights only say who takes
 //! part.
 
+#![no_std]
+
+extern crate alloc;
+
+use alloc::string::String;
+
 use wvs_sdk::{Pick, Request, Scheduler, Server, caps, load, no_config};
 
 /// The scheduler `lc`. Takes no configuration.
@@ -33,10 +39,13 @@ impl Scheduler for LeastConnections {
     }
 }
 
+wvs_sdk::no_std!();
 wvs_sdk::export!(LeastConnections);
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     /// Picks from servers by weight, active and inactive connections.

@@ -26,6 +26,13 @@
 //! **When.** TCP servers at different distances or of changing speed, where connecting soon counts.
 //! The handshake is the kernel's on most servers: how long a program takes to reply it does not tell.
 
+#![no_std]
+
+extern crate alloc;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use wvs_sdk::{Pick, Request, Roster, Scheduler, Server, Signals, caps, load, no_config};
 
 /// How often failures can double a standing.
@@ -182,10 +189,13 @@ impl Scheduler for LeastResponseTime {
     }
 }
 
+wvs_sdk::no_std!();
 wvs_sdk::export!(LeastResponseTime);
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use super::*;
 
     /// Servers by weight and active connections, with the identities 1, 2, 3 ..

@@ -24,7 +24,14 @@
 //!
 //! **When.** As `sh`, where servers change while clients must stay, or there are many of them.
 
+#![no_std]
+
+extern crate alloc;
+
 mod siphash;
+
+use alloc::string::String;
+use alloc::vec::Vec;
 
 use serde::Deserialize;
 use wvs_sdk::{Pick, Request, Roster, Scheduler, Server, ServerInfo, caps, hash, load};
@@ -172,11 +179,13 @@ impl Scheduler for MaglevHashing {
     }
 }
 
+wvs_sdk::no_std!();
 wvs_sdk::export!(MaglevHashing);
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
+    use alloc::vec;
+    use core::net::{IpAddr, Ipv4Addr};
 
     use super::*;
 

@@ -12,6 +12,12 @@
 //! **When.** As `sed`, where a slow server at once is better than a fast one with somebody ahead. Not
 //! for UDP: all of its connections are inactive, so all would go to the first server.
 
+#![no_std]
+
+extern crate alloc;
+
+use alloc::string::String;
+
 use wvs_sdk::{Pick, Request, Scheduler, Server, caps, load, no_config};
 
 /// The scheduler `nq`. Takes no configuration.
@@ -33,10 +39,13 @@ impl Scheduler for NeverQueue {
     }
 }
 
+wvs_sdk::no_std!();
 wvs_sdk::export!(NeverQueue);
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     /// Picks from servers by weight and active connections.

@@ -12,6 +12,12 @@
 //! **When.** As few servers at work as the load needs. Not for UDP: all of its connections are
 //! inactive, so no server is ever full.
 
+#![no_std]
+
+extern crate alloc;
+
+use alloc::string::String;
+
 use wvs_sdk::{Pick, Request, Scheduler, Server, caps, no_config};
 
 /// The scheduler `ovf`. Takes no configuration.
@@ -35,10 +41,13 @@ impl Scheduler for WeightedOverflow {
     }
 }
 
+wvs_sdk::no_std!();
 wvs_sdk::export!(WeightedOverflow);
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     /// Picks from servers by weight and active connections.

@@ -14,6 +14,13 @@
 //! **When.** Servers alike, connections alike: short requests against equal machines. Where
 //! connections live long or differ in weight, `wlc` spreads the load better.
 
+#![no_std]
+
+extern crate alloc;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use wvs_sdk::{Pick, Request, Scheduler, Server, State, Turn, no_config, state};
 
 /// The scheduler `rr`. Takes no configuration.
@@ -63,6 +70,7 @@ impl State for RoundRobin {
     }
 }
 
+wvs_sdk::no_std!();
 wvs_sdk::export!(RoundRobin, State);
 
 #[cfg(test)]

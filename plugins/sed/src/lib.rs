@@ -13,6 +13,12 @@
 //! **When.** Servers of very different speed with few connections each. Not for UDP: all of its
 //! connections are inactive, so all would go to one server.
 
+#![no_std]
+
+extern crate alloc;
+
+use alloc::string::String;
+
 use wvs_sdk::{Pick, Request, Scheduler, Server, caps, load, no_config};
 
 /// The scheduler `sed`. Takes no configuration.
@@ -32,10 +38,13 @@ impl Scheduler for ShortestExpectedDelay {
     }
 }
 
+wvs_sdk::no_std!();
 wvs_sdk::export!(ShortestExpectedDelay);
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     /// Picks from servers by weight and active connections.

@@ -28,6 +28,12 @@
 //! wanted, or several directors that must agree without talking. Clients behind one address share
 //! one server.
 
+#![no_std]
+
+extern crate alloc;
+
+use alloc::string::String;
+
 use serde::Deserialize;
 use wvs_sdk::{Pick, Request, Scheduler, Server, caps, hash};
 
@@ -82,8 +88,8 @@ impl Scheduler for SourceHashing {
         let mut owners = shares
             .filter(|(_, share)| *share > 0)
             .cycle()
-            .flat_map(|(index, share)| std::iter::repeat_n(index, share as usize));
-        self.buckets = std::array::from_fn(|_| owners.next());
+            .flat_map(|(index, share)| core::iter::repeat_n(index, share as usize));
+        self.buckets = core::array::from_fn(|_| owners.next());
     }
 
     fn schedule(&mut self, request: &Request, servers: &[Server]) -> Pick {
@@ -99,11 +105,14 @@ impl Scheduler for SourceHashing {
     }
 }
 
+wvs_sdk::no_std!();
 wvs_sdk::export!(SourceHashing);
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
+    use alloc::format;
+    use alloc::vec::Vec;
+    use core::net::{IpAddr, Ipv4Addr};
 
     use super::*;
 

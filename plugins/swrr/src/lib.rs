@@ -15,6 +15,13 @@
 //! **When.** Servers of different strength, connections alike, and bursts that `wrr` would give to
 //! the strongest server alone.
 
+#![no_std]
+
+extern crate alloc;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use wvs_sdk::{Pick, Request, Roster, Scheduler, Server, State, no_config, state};
 
 /// The scheduler `swrr`. Takes no configuration.
@@ -116,6 +123,7 @@ impl State for SmoothWeightedRoundRobin {
     }
 }
 
+wvs_sdk::no_std!();
 wvs_sdk::export!(SmoothWeightedRoundRobin, State);
 
 #[cfg(test)]

@@ -15,6 +15,13 @@
 //! **When.** Nearly as even as `wlc`, without the herd that runs to the one best server where several
 //! directors see the same servers.
 
+#![no_std]
+
+extern crate alloc;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use wvs_sdk::{Pick, Request, Scheduler, Server, caps, load, no_config};
 
 /// The scheduler `twos`. Takes no configuration.
@@ -52,6 +59,7 @@ impl Scheduler for TwoChoices {
     }
 }
 
+wvs_sdk::no_std!();
 wvs_sdk::export!(TwoChoices);
 
 #[cfg(test)]

@@ -12,6 +12,12 @@
 //! **When.** The choice when nothing speaks for another one, and the default of LVS: it follows
 //! connections that live long and servers that are slow.
 
+#![no_std]
+
+extern crate alloc;
+
+use alloc::string::String;
+
 use wvs_sdk::{Pick, Request, Scheduler, Server, caps, load, no_config};
 
 /// The scheduler `wlc`. Takes no configuration.
@@ -31,10 +37,13 @@ impl Scheduler for WeightedLeastConnections {
     }
 }
 
+wvs_sdk::no_std!();
 wvs_sdk::export!(WeightedLeastConnections);
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     /// Servers by weight, active and inactive connections.

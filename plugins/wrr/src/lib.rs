@@ -16,6 +16,13 @@
 //!
 //! **When.** Servers of different strength, connections alike.
 
+#![no_std]
+
+extern crate alloc;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use wvs_sdk::{Pick, Request, Scheduler, Server, State, Turn, load, no_config, state};
 
 /// The scheduler `wrr`. Takes no configuration.
@@ -106,6 +113,7 @@ impl State for WeightedRoundRobin {
     }
 }
 
+wvs_sdk::no_std!();
 wvs_sdk::export!(WeightedRoundRobin, State);
 
 #[cfg(test)]

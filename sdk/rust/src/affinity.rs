@@ -1,6 +1,7 @@
 //! What was decided for an address, remembered while it is used.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::state;
 
@@ -126,6 +127,8 @@ impl<T> Affinity<T> {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use super::*;
 
     fn address(text: &str) -> IpAddr {

@@ -1,6 +1,6 @@
 //! Hashes of addresses, as LVS has them.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 use wvs_abi::Request;
 

@@ -63,6 +63,8 @@ pub fn weight_unit(weights: impl IntoIterator<Item = u32>) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     #[test]

@@ -1,5 +1,7 @@
 //! The plugin's side of the contract: what [`export!`](crate::export) calls. Not for authors.
 
+use alloc::borrow::ToOwned;
+use alloc::vec::Vec;
 use core::iter;
 
 pub use wvs_abi::ABI_VERSION;
@@ -215,6 +217,8 @@ fn resize<T: Clone + Default>(region: &mut Vec<T>, size: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::String;
+
     use super::*;
 
     struct Picky;

@@ -1,6 +1,7 @@
 //! Finding servers again after the list changed.
 
-use std::collections::BinaryHeap;
+use alloc::collections::BinaryHeap;
+use alloc::vec::Vec;
 
 use crate::Server;
 

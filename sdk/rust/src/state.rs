@@ -1,5 +1,7 @@
 //! A form for [`State`](crate::State): 64-bit words behind a mark.
 
+use alloc::vec::Vec;
+
 /// The octets of `words` behind `mark`, which names the scheduler and the form's version.
 pub fn to_octets(mark: [u8; 4], words: impl IntoIterator<Item = u64>) -> Vec<u8> {
     let mut octets = mark.to_vec();

@@ -1,5 +1,7 @@
 //! Whose turn it is.
 
+use alloc::vec::Vec;
+
 use crate::{Roster, Server};
 
 /// A place in the list of servers that stays the same place when servers come and go.
