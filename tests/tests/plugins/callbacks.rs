@@ -249,7 +249,9 @@ fn trap_in_a_callback_is_a_fault_of_its_own() {
         assert_eq!(scheduler.schedule(&at(0), &all), Pick::Server(0));
         provoke(&mut scheduler, &all);
         assert_eq!(scheduler.counters().faults(), 1, "{rest}");
-        assert_eq!(scheduler.schedule(&at(0), &all), Pick::Defer, "{rest}");
+        // The director decides until there is a new instance, which may be at once.
+        let pick = scheduler.schedule(&at(0), &all);
+        assert!(matches!(pick, Pick::Defer | Pick::Server(0)), "{rest}: {pick:?}");
     }
 }
 

@@ -417,7 +417,7 @@ mod tests {
         assert_eq!(fetch(path, &recording("web")).await.unwrap(), b"recorded");
         match fetch(path, &recording("dns")).await {
             Err(AskError::Refused { reason, .. }) => {
-                assert!(reason.contains("`record`"), "{reason}")
+                assert!(reason.contains("`record`"), "{reason}");
             }
             other => panic!("{other:?}"),
         }
