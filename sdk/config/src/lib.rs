@@ -1,7 +1,7 @@
 //! Reads the configuration of a scheduler plugin, beside `wvs-sdk`, for plugins that take one.
 //!
 //! The SDK itself depends on nothing, and a plugin that takes no configuration needs no more than its
-//! `no_config`. This crate adds some 7 KB to a module, and needs no standard library. The price:
+//! `no_config`. This crate adds some 5 KB to a module, and needs no standard library. The price:
 //! strings are taken as they stand between their quotation marks, escapes and all, and types that ask
 //! what the text holds (`serde_json::Value`, untagged enums) are refused.
 //!

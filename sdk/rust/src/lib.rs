@@ -264,7 +264,7 @@ macro_rules! export {
 }
 
 /// Gives a crate that is `#![no_std]` what the standard library would: an allocator and an end for
-/// panics, which stop the plugin. So a module has a tenth of the size and is loaded in a tenth of
+/// panics, which stop the plugin. Such a module has a third of the size, and is loaded in a third of
 /// the time.
 ///
 /// ```

@@ -205,6 +205,9 @@ impl<S: Events> Plugin<S> {
 }
 
 /// Makes `region` at least `size` octets long and returns its address, 0 when memory is short.
+///
+/// Not to be copied to where each region is made: to the machine, most of them are alike.
+#[inline(never)]
 fn resize<T: Clone + Default>(region: &mut Vec<T>, size: usize) -> usize {
     let n = size.div_ceil(size_of::<T>());
     region.clear();

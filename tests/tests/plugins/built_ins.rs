@@ -177,3 +177,13 @@ fn every_built_in_is_found_by_its_name() {
     }
     assert_eq!(builtin::find("two-choices"), None);
 }
+
+/// The director compiles them when it starts: what they have in excess, everybody waits for.
+#[test]
+fn built_ins_are_small() {
+    let sizes = builtin::NAMES.iter().map(|name| (name, builtin::find(name).unwrap().len()));
+    let sizes: Vec<_> = sizes.collect();
+    assert!(sizes.iter().all(|(_, octets)| *octets < 24 << 10), "{sizes:?}");
+    let average = sizes.iter().map(|(_, octets)| octets).sum::<usize>() / sizes.len();
+    assert!(average < 12 << 10, "{average} octets: {sizes:?}");
+}
