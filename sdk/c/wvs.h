@@ -271,7 +271,7 @@ uint32_t wvs_tick(void);
 /** Optional. The plugin is about to be replaced. It writes what its successor should know to the
  *  state region, at most `capacity` octets, and returns their number; below 0 for nothing. Where it
  *  has more to say, it returns how much that is, and is called once more with room for it, 65,536
- *  octets at most. */
+ *  octets at most. It goes on deciding where its successor fails. */
 WVS_EXPORT("wvs_state_save")
 int32_t wvs_state_save(uint32_t capacity);
 

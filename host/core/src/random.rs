@@ -12,6 +12,12 @@ impl Random {
         Self(seed)
     }
 
+    /// The seed of a generator that goes on where this one is.
+    #[must_use]
+    pub const fn state(&self) -> u64 {
+        self.0
+    }
+
     /// The next number.
     pub const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);

@@ -165,6 +165,9 @@ const NEVER: u64 = u64::MAX;
 /// wait for what a flood of others left to tell.
 const EVENTS_BEFORE_A_DECISION: usize = 64;
 
+/// How often the lock is taken to tell of so many events when a service is attended to.
+const SLICES_OF_EVENTS: usize = 16;
+
 /// Where a new connection goes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Placement<'a> {
@@ -273,15 +276,22 @@ impl Service {
         self.seat().scheduler.servers_changed(&self.config.servers);
     }
 
-    /// Does what is due besides decisions: tells the scheduler of all events that wait, and lets it
-    /// tick. To be called about every 100 ms, and when a tick is due. Returns when the next one is.
+    /// Does what is due besides decisions: tells the scheduler of events that wait, 1,024 at most,
+    /// and lets it tick. To be called about every 100 ms, and when a tick is due. Returns when the next one is.
     /// Cost when there is nothing to do: two loads.
     pub fn attend(&self, now: Moment) -> Option<Moment> {
         let now_ms = now.as_millis();
         let is_due = self.next_tick_ms.load(Relaxed) <= now_ms;
         if is_due || self.config.terms.events.has_any() {
+            for _ in 1..SLICES_OF_EVENTS {
+                if !self.config.terms.events.has_any() {
+                    break;
+                }
+                // Connections may come in between.
+                self.tell(&mut self.seat(), EVENTS_BEFORE_A_DECISION);
+            }
             let seat = &mut *self.seat();
-            self.tell(seat, usize::MAX);
+            self.tell(seat, EVENTS_BEFORE_A_DECISION);
             // Looked at again: another thread may have been faster.
             if self.next_tick_ms.load(Relaxed) <= now_ms {
                 let request = Request {

@@ -65,7 +65,10 @@ pub enum SeatError {
     )]
     NotRecorded,
     /// No candidate is tried out.
-    #[error("no candidate is tried out at this service; begin with `wvs plugin shadow`")]
+    #[error(
+        "no candidate is tried out at this service, or its trial stopped by itself; begin with \
+         `wvs plugin shadow`"
+    )]
     NoTrial,
 }
 
@@ -408,8 +411,13 @@ impl Change<'_> {
 impl Past {
     /// The number of the next generation. After 65,535 they begin anew; 0 is the director's own.
     fn next_number(&mut self) -> u16 {
-        self.latest = self.latest.checked_add(1).unwrap_or(1);
-        self.latest
+        loop {
+            self.latest = self.latest.checked_add(1).unwrap_or(1);
+            let is_used = |known: &&(u16, Generation)| known.0 == self.latest;
+            if self.at_work.iter().chain(&self.candidate).find(is_used).is_none() {
+                return self.latest;
+            }
+        }
     }
 
     /// What was at work before this generation was.

@@ -83,6 +83,16 @@ pub enum LoadError {
         /// Functions allowed.
         limit: usize,
     },
+    /// The module has more of something than allowed.
+    #[error("the module has {found} {what}, or more, and only {limit} are allowed")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many were counted when reading it ended.
+        found: usize,
+        /// How many are allowed.
+        limit: usize,
+    },
     /// One function has more parameters and locals than allowed.
     #[error(
         "function {function} has {locals} parameters and locals, more than the {limit} allowed"
@@ -263,6 +273,9 @@ pub enum InstanceError {
         #[source]
         fault: Fault,
     },
+    /// The plugin failed at a synthetic event or tick.
+    #[error("the plugin failed at a synthetic event or tick of its trial: {0}")]
+    Callback(#[source] Fault),
     /// A plugin that says that it is pure is not.
     #[error(
         "the plugin claims that the same request always gets the same answer (wvs_caps bit 1), \

@@ -124,6 +124,8 @@ fn is_stub(module: &str, name: &str) -> bool {
 /// Everything that `module` imports and may.
 pub(crate) fn link(engine: &Engine, module: &wasmtime::Module) -> Result<Linker<Guest>, LoadError> {
     let mut linker = Linker::new(engine);
+    // A module may import one function twice.
+    linker.allow_shadowing(true);
     define(&mut linker).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
     for import in module.imports() {
         let found = match import.ty() {

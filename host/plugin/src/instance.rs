@@ -8,13 +8,14 @@ use wvs_abi::{
     ABI_MAJOR, ABI_MINOR, CAPS_ALL, Region, Request, STATE_OCTETS_MAX, Server, ServerInfo, Signals,
     TICK_MS_MIN, caps, export, result,
 };
+use wvs_core::random::Random;
 use wvs_core::scheduler::Pick;
 
 use crate::counters::PluginCounters;
 use crate::error::{InstanceError, RegionError};
 use crate::fault::Fault;
 use crate::guest::Guest;
-use crate::limits::{CONFIG_MAX, Limits, REASON_MAX};
+use crate::limits::{CONFIG_MAX, EVENTS_A_DECISION, Limits, REASON_MAX};
 use crate::module::Module;
 use crate::recording::Snapshot;
 use crate::table::ServerTable;
@@ -261,7 +262,8 @@ impl Instance {
     /// What the plugin did wrong.
     pub fn event(&mut self, kind: u32, index: u32, argument: u32) -> Result<(), Fault> {
         let Some(event) = self.event.clone() else { return Ok(()) };
-        self.call(export::EVENT, &event, (kind, index, argument), self.limits.fuel)
+        let fuel = self.limits.fuel / EVENTS_A_DECISION;
+        self.call(export::EVENT, &event, (kind, index, argument), fuel)
     }
 
     /// Lets the plugin tick, if it wants to. `request` has the time and a random number. Returns
@@ -342,6 +344,8 @@ impl Instance {
         Snapshot {
             size: number(memory.len()),
             parts,
+            random: self.store.data().random.state(),
+            now_ms: self.store.data().now_ms,
             regions: [request, self.servers, self.info, self.signals].map(place),
         }
     }
@@ -367,6 +371,9 @@ impl Instance {
         for (at, octets) in &snapshot.parts {
             memory[*at as usize..][..octets.len()].copy_from_slice(octets);
         }
+        let guest = self.store.data_mut();
+        guest.random = Random::new(snapshot.random);
+        guest.now_ms = snapshot.now_ms;
         let resident =
             |(at, capacity): (u32, u32)| Resident { at: at as usize, capacity: capacity as usize };
         let [request, servers, info, signals] = snapshot.regions.map(resident);
@@ -487,7 +494,11 @@ impl Instance {
             return Err(RegionError::TooLarge { kind }.into());
         };
         let region = self.region.clone();
-        let fuel = self.limits.setup_fuel;
+        // Connections wait while a state is handed over.
+        let fuel = match kind {
+            Region::State => self.limits.fuel,
+            _ => self.limits.setup_fuel,
+        };
         let address = self.call(export::REGION, &region, (kind as u32, asked), fuel)?;
         if address == 0 {
             return Err(RegionError::Refused { kind, size: asked }.into());

@@ -36,6 +36,9 @@ impl Default for Limits {
     }
 }
 
+/// So many events together have the fuel of one decision: as many as may be told before it.
+pub(crate) const EVENTS_A_DECISION: u64 = 64;
+
 /// Octets of a configuration that a plugin is given at most.
 pub(crate) const CONFIG_MAX: usize = wvs_abi::CONFIG_OCTETS_MAX as usize;
 
@@ -57,6 +60,19 @@ pub(crate) const LOCALS_MAX: usize = 4_096;
 /// Blocks, loops and conditions within each other. Compiling takes the square of it; a `switch` of
 /// many cases nests one for each.
 pub(crate) const NESTING_MAX: usize = 1_024;
+
+/// Results of one function: calls of one with thousands cost the compiler that many values each.
+pub(crate) const RESULTS_MAX: usize = 16;
+
+/// Locals times blocks, of all functions together: the compiler keeps track of each local in each
+/// block. A Go module of 2 MB has some hundred thousand.
+pub(crate) const LOCALS_IN_BLOCKS_MAX: usize = 1 << 20;
+
+/// Entries of the segments that fill tables, all together.
+pub(crate) const ELEMENTS_MAX: usize = 64 << 10;
+
+/// Variables of a module: each is set up in each instance.
+pub(crate) const GLOBALS_MAX: usize = 1_024;
 
 /// Values that the blocks of one function take and leave together, where there is more than one at
 /// a block. Few compilers make any.

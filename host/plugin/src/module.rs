@@ -91,6 +91,10 @@ impl Module {
         self.linked().module().exports().map(|export| export.name())
     }
 
+    pub(crate) fn has_export(&self, name: &str) -> bool {
+        self.linked().module().get_export(name).is_some()
+    }
+
     /// The module and name of everything that it imports.
     pub fn imports(&self) -> impl Iterator<Item = (&str, &str)> {
         self.linked().module().imports().map(|import| (import.module(), import.name()))

@@ -40,7 +40,7 @@ pub(crate) struct Plugin {
     /// The latest request's time, for faults that happen without one.
     now_ms: u64,
     service_id: u32,
-    /// Whether an instance of it ever did anything but learn of its servers.
+    /// Whether an instance of it ever did anything but learn of its first servers.
     has_worked: bool,
 }
 
@@ -217,11 +217,7 @@ impl Plugin {
             let recorder = Arc::clone(recorder);
             let picked = self.shown.schedule(instance, request, servers, &recorder);
             let answer = self.conclude(picked, None);
-            if recorder.is_turn_due()
-                && let Seat::Taken(instance) = &self.seat
-            {
-                recorder.turn(self.subject(), instance.snapshot());
-            }
+            self.turn_recording();
             return answer;
         }
         if instance.wants_signals() && self.shown.signals_at_ms != Some(request.now_ms) {
@@ -269,6 +265,7 @@ impl Plugin {
         self.table = table;
         self.shown.signals_at_ms = None;
         if let Seat::Taken(instance) = &mut self.seat {
+            self.has_worked = true;
             if let Some(recorder) = &self.recorder {
                 recorder.servers(&self.table);
             }
@@ -287,6 +284,15 @@ impl Plugin {
             recorder.join(self.subject(), instance.snapshot(), &self.table);
         } else {
             recorder.begin(self.subject(), &self.table);
+        }
+    }
+
+    /// Begins the recording's next piece if it is time for one.
+    fn turn_recording(&self) {
+        if let (Some(recorder), Seat::Taken(instance)) = (&self.recorder, &self.seat)
+            && recorder.is_turn_due()
+        {
+            recorder.turn(self.subject(), instance.snapshot());
         }
     }
 
@@ -329,6 +335,7 @@ impl Plugin {
         if let Err(fault) = instance.event(kind, index, argument) {
             self.fail(&fault);
         }
+        self.turn_recording();
     }
 
     /// Lets it tick if that is due, and says when it is the next time.
@@ -357,16 +364,18 @@ impl Plugin {
                 self.fail(&fault);
             }
         }
+        self.turn_recording();
         self.tick_due_ms
     }
 
-    /// What its successor should know. A fault in saying so only counts: it is about to go.
+    /// What its successor should know.
     pub(crate) fn save_state(&mut self) -> Option<Vec<u8>> {
         let Seat::Taken(instance) = &mut self.seat else { return None };
         match instance.save_state() {
             Ok(state) => state,
             Err(fault) => {
-                self.counters.count_fault(&fault);
+                // What is in its memory now cannot be trusted; it may have to decide again.
+                self.fail(&fault);
                 None
             }
         }

@@ -1,6 +1,6 @@
 //! The trial of a plugin before it gets a virtual service.
 
-use wvs_abi::{Request, caps};
+use wvs_abi::{Request, caps, connect_failed, event};
 use wvs_core::random::Random;
 use wvs_core::scheduler::Pick;
 
@@ -55,8 +55,20 @@ pub(crate) fn probe(
             Pick::Defer => report.defers += 1,
         }
     }
+    try_callbacks(&mut instance, table).map_err(InstanceError::Callback)?;
     report.memory = instance.memory();
     Ok(report)
+}
+
+/// Lets the plugin tick once, and tells it of one connection of each server.
+fn try_callbacks(instance: &mut Instance, table: &ServerTable) -> Result<(), Fault> {
+    instance.tick(&Request { now_ms: 1_000, ..Request::default() })?;
+    for (index, _) in (0..).zip(&table.servers) {
+        instance.event(event::BOUND, index, 0)?;
+        instance.event(event::UNBOUND, index, 1_000)?;
+        instance.event(event::CONNECT_FAILED, index, connect_failed::REFUSED)?;
+    }
+    Ok(())
 }
 
 fn ask(instance: &mut Instance, request: &Request, table: &ServerTable) -> Result<Pick, Fault> {

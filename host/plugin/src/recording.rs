@@ -93,6 +93,10 @@ pub struct Snapshot {
     pub size: u32,
     /// Its parts that are not all 0: where each begins, and its octets.
     pub parts: Vec<(u32, Vec<u8>)>,
+    /// What its runtime's random numbers go on from.
+    pub random: u64,
+    /// Its runtime's clock.
+    pub now_ms: u64,
     /// Where the regions for requests, servers, info and signals are, and how large.
     pub regions: [(u32, u32); 4],
 }

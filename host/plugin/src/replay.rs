@@ -95,11 +95,15 @@ struct Player<'m> {
 impl<'m> Player<'m> {
     fn new(module: &'m Module, heading: &'m Heading) -> Result<Self, InstanceError> {
         let Subject { sha256, config, .. } = &heading.subject;
-        let config = config.as_deref();
+        // Another module need not understand what was meant for the recorded one.
+        let (config, instance) = match Instance::new(module, config.as_deref()) {
+            Err(_) if sha256 != module.sha256() => (None, Instance::new(module, None)?),
+            made => (config.as_deref(), made?),
+        };
         let mut this = Self {
             module,
             config,
-            instance: Instance::new(module, config)?,
+            instance,
             table: ServerTable::default(),
             signals: Vec::new(),
             is_same_module: sha256 == module.sha256(),

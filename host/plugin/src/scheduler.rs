@@ -5,7 +5,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use wvs_abi::Request;
+use wvs_abi::{Request, export};
 use wvs_core::event::Event;
 use wvs_core::real_server::RealServer;
 use wvs_core::scheduler::{Pick, Scheduler};
@@ -18,6 +18,9 @@ use crate::plugin::{Answer, Plugin};
 use crate::recorder::Recorder;
 use crate::table::ServerTable;
 use crate::trial::{Trial, TrialLimits, TrialReport};
+
+/// Milliseconds between two looks at whether a plugin that did not want to tick any more was made anew.
+const TICK_LOOK_MS: u64 = 1_000;
 
 /// A plugin that schedules for one virtual service.
 ///
@@ -39,6 +42,8 @@ pub struct WasmScheduler {
 /// The time in which a plugin's predecessor is kept at hand.
 struct Probation {
     predecessor: Plugin,
+    /// Faults that the plugin had before, as a candidate.
+    faults_before: u64,
     /// Decisions without a fault until the plugin has proven itself.
     decisions_left: u64,
 }
@@ -208,9 +213,10 @@ impl WasmScheduler {
         left_over
     }
 
-    /// Changes the share of the clients of the trial; whether there is one.
+    /// Changes the share of the clients of the trial; whether there is one that goes on.
     pub fn set_trial_share(&mut self, share: u16) -> bool {
-        self.trial.as_mut().map(|trial| trial.set_share(share)).is_some()
+        let trial = self.trial.as_mut().filter(|trial| !trial.is_stopped());
+        trial.map(|trial| trial.set_share(share)).is_some()
     }
 
     /// How the trial goes.
@@ -225,9 +231,9 @@ impl WasmScheduler {
     }
 
     /// Ends the trial and lets the candidate take the plugin's place, which stays at hand for the
-    /// first `probation` decisions. `None` when there was no trial.
+    /// first `probation` decisions. `None` when there was no trial, or one that stopped itself.
     pub fn promote(&mut self, probation: u64) -> Option<LeftOver> {
-        let trial = self.trial.take()?;
+        let trial = self.trial.take_if(|trial| !trial.is_stopped())?;
         let mut old = std::mem::replace(&mut self.plugin, trial.into_candidate());
         old.record(None);
         self.plugin.record(self.recorder.clone());
@@ -236,11 +242,18 @@ impl WasmScheduler {
         Some(left_over)
     }
 
+    /// The candidate of a trial that goes on.
+    fn candidate(&mut self) -> Option<&mut Plugin> {
+        self.trial.as_mut()?.candidate()
+    }
+
     /// Keeps `predecessor` at hand for so many decisions, in place of whoever was.
     fn begin_probation(&mut self, predecessor: Plugin, decisions: u64, left_over: &mut LeftOver) {
         left_over.0.extend(self.probation.take().map(|probation| probation.predecessor));
         if decisions > 0 {
-            self.probation = Some(Box::new(Probation { predecessor, decisions_left: decisions }));
+            let faults_before = self.plugin.counters().faults();
+            let probation = Probation { predecessor, faults_before, decisions_left: decisions };
+            self.probation = Some(Box::new(probation));
         } else {
             left_over.0.push(predecessor);
         }
@@ -255,7 +268,9 @@ impl WasmScheduler {
         servers: &[Arc<RealServer>],
     ) -> Answer {
         let Some(mut probation) = self.probation.take() else { return answer };
-        if answer == Answer::Fault {
+        // Also one that failed at an event or a tick, and one that cannot be asked.
+        let has_failed = self.plugin.counters().faults() > probation.faults_before;
+        if has_failed || !matches!(answer, Answer::Pick(_)) {
             probation.predecessor.servers_changed(servers);
             let failed = std::mem::replace(&mut self.plugin, probation.predecessor);
             self.plugin.record(self.recorder.clone());
@@ -315,8 +330,11 @@ impl Scheduler for WasmScheduler {
 
     fn servers_changed(&mut self, servers: &[Arc<RealServer>]) {
         self.plugin.servers_changed(servers);
-        if let Some(trial) = &mut self.trial {
-            trial.candidate().servers_changed(servers);
+        if let Some(probation) = &mut self.probation {
+            probation.predecessor.servers_changed(servers);
+        }
+        if let Some(candidate) = self.candidate() {
+            candidate.servers_changed(servers);
         }
     }
 
@@ -336,8 +354,8 @@ impl Scheduler for WasmScheduler {
         if let Some(probation) = &mut self.probation {
             probation.predecessor.event(event);
         }
-        if let Some(trial) = &mut self.trial {
-            trial.candidate().event(event);
+        if let Some(candidate) = self.candidate() {
+            candidate.event(event);
         }
     }
 
@@ -346,9 +364,14 @@ impl Scheduler for WasmScheduler {
         if let Some(probation) = &mut self.probation {
             dues[1] = probation.predecessor.tick(request, servers);
         }
-        if let Some(trial) = &mut self.trial {
-            dues[2] = trial.candidate().tick(request, servers);
+        if let Some(candidate) = self.candidate() {
+            dues[2] = candidate.tick(request, servers);
         }
-        dues.into_iter().flatten().min().map(|due_ms| due_ms.saturating_sub(request.now_ms))
+        let due_ms = dues.into_iter().flatten().min();
+        match due_ms.map(|due_ms| due_ms.saturating_sub(request.now_ms)) {
+            // An instance made anew ticks first thing, whatever the one before it wished.
+            None if self.plugin.module().has_export(export::TICK) => Some(TICK_LOOK_MS),
+            wish => wish,
+        }
     }
 }

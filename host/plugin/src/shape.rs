@@ -1,10 +1,13 @@
 //! What a module may look like and import, so that compiling it takes no time out of proportion to its octets.
 
-use wasmparser::{BlockType, FuncType, FunctionBody, Operator, Parser, Payload};
+use wasmparser::{BlockType, ElementItems, FuncType, FunctionBody, Operator, Parser, Payload};
 
 use crate::error::LoadError;
 use crate::imports;
-use crate::limits::{BLOCK_VALUES_MAX, FUNCTIONS_MAX, LOCALS_MAX, NESTING_MAX};
+use crate::limits::{
+    BLOCK_VALUES_MAX, ELEMENTS_MAX, FUNCTIONS_MAX, GLOBALS_MAX, LOCALS_IN_BLOCKS_MAX, LOCALS_MAX,
+    NESTING_MAX, RESULTS_MAX,
+};
 
 /// Whether a module imports only what is offered and is within the limits that bound the compiler's work.
 /// Cost: one pass over the octets. The module need not be valid; what is read of it is.
@@ -13,11 +16,14 @@ pub(crate) fn check_shape(octets: &[u8], body_max: usize) -> Result<(), LoadErro
     // The type of each of the module's own functions.
     let mut declared = Vec::new();
     let mut function = 0;
+    let (mut elements, mut locals_in_blocks) = (0_usize, 0_usize);
     for payload in Parser::new(0).parse_all(octets) {
         match payload.map_err(invalid)? {
             Payload::TypeSection(section) => {
                 for found in section.into_iter_err_on_gc_types() {
-                    types.push(found.map_err(invalid)?);
+                    let found = found.map_err(invalid)?;
+                    at_most("results of a function", found.results().len(), RESULTS_MAX)?;
+                    types.push(found);
                 }
             }
             Payload::ImportSection(section) => {
@@ -38,6 +44,18 @@ pub(crate) fn check_shape(octets: &[u8], body_max: usize) -> Result<(), LoadErro
                     declared.push(index.map_err(invalid)?);
                 }
             }
+            Payload::GlobalSection(section) => {
+                at_most("variables", section.count() as usize, GLOBALS_MAX)?;
+            }
+            Payload::ElementSection(section) => {
+                for element in section {
+                    elements += match element.map_err(invalid)?.items {
+                        ElementItems::Functions(functions) => functions.count(),
+                        ElementItems::Expressions(_, expressions) => expressions.count(),
+                    } as usize;
+                    at_most("entries for tables", elements, ELEMENTS_MAX)?;
+                }
+            }
             Payload::CodeSectionEntry(body) => {
                 let octets = body.range().len();
                 if octets > body_max {
@@ -45,8 +63,10 @@ pub(crate) fn check_shape(octets: &[u8], body_max: usize) -> Result<(), LoadErro
                     return Err(LoadError::FunctionTooLarge { function, octets, limit });
                 }
                 let own = declared.get(function).and_then(|index| types.get(*index as usize));
-                check_locals(function, own, &body)?;
-                check_blocks(function, &types, &body)?;
+                let locals = check_locals(function, own, &body)?;
+                let blocks = check_blocks(function, &types, &body)?;
+                locals_in_blocks = locals_in_blocks.saturating_add(locals.saturating_mul(blocks));
+                at_most("locals times blocks", locals_in_blocks, LOCALS_IN_BLOCKS_MAX)?;
                 function += 1;
             }
             _ => {}
@@ -55,11 +75,16 @@ pub(crate) fn check_shape(octets: &[u8], body_max: usize) -> Result<(), LoadErro
     Ok(())
 }
 
+/// Whether there are no more of `what` in the module than allowed.
+fn at_most(what: &'static str, found: usize, limit: usize) -> Result<(), LoadError> {
+    if found > limit { Err(LoadError::TooMany { what, found, limit }) } else { Ok(()) }
+}
+
 fn check_locals(
     function: usize,
     own: Option<&FuncType>,
     body: &FunctionBody<'_>,
-) -> Result<(), LoadError> {
+) -> Result<usize, LoadError> {
     let mut locals = own.map_or(0, |own| own.params().len());
     for declaration in body.get_locals_reader().map_err(invalid)? {
         let (count, _) = declaration.map_err(invalid)?;
@@ -68,15 +93,15 @@ fn check_locals(
     if locals > LOCALS_MAX {
         return Err(LoadError::TooManyLocals { function, locals, limit: LOCALS_MAX });
     }
-    Ok(())
+    Ok(locals)
 }
 
 fn check_blocks(
     function: usize,
     types: &[FuncType],
     body: &FunctionBody<'_>,
-) -> Result<(), LoadError> {
-    let (mut depth, mut values) = (0_usize, 0_usize);
+) -> Result<usize, LoadError> {
+    let (mut depth, mut values, mut blocks) = (0_usize, 0_usize, 1_usize);
     for operator in body.get_operators_reader().map_err(invalid)? {
         let blockty = match operator.map_err(invalid)? {
             Operator::Block { blockty } | Operator::Loop { blockty } | Operator::If { blockty } => {
@@ -89,6 +114,7 @@ fn check_blocks(
             _ => continue,
         };
         depth += 1;
+        blocks += 1;
         if depth > NESTING_MAX {
             return Err(LoadError::NestedTooDeep { function, depth, limit: NESTING_MAX });
         }
@@ -102,7 +128,7 @@ fn check_blocks(
             return Err(LoadError::TooManyBlockValues { function, values, limit });
         }
     }
-    Ok(())
+    Ok(blocks)
 }
 
 fn invalid(error: wasmparser::BinaryReaderError) -> LoadError {

@@ -46,6 +46,8 @@ pub(crate) struct Trial {
     agreements: u64,
     /// By server: its number, the plugin's picks, the candidate's.
     picks: Vec<ServerPicks>,
+    /// Answers that no server can take the connection.
+    refusals: ServerPicks,
     /// Decisions that were the candidate's.
     obeyed: u64,
 }
@@ -103,12 +105,19 @@ impl Trial {
             decisions: 0,
             agreements: 0,
             picks: Vec::new(),
+            refusals: ServerPicks::default(),
             obeyed: 0,
         }
     }
 
-    pub(crate) fn candidate(&mut self) -> &mut Plugin {
-        &mut self.candidate
+    /// The candidate, as long as the trial goes on.
+    pub(crate) fn candidate(&mut self) -> Option<&mut Plugin> {
+        if self.is_stopped() { None } else { Some(&mut self.candidate) }
+    }
+
+    /// Whether it stopped itself.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.is_some()
     }
 
     pub(crate) fn into_candidate(self) -> Plugin {
@@ -116,7 +125,7 @@ impl Trial {
     }
 
     pub(crate) fn wants_events(&self) -> bool {
-        self.candidate.wants_events()
+        !self.is_stopped() && self.candidate.wants_events()
     }
 
     pub(crate) fn set_share(&mut self, share: u16) {
@@ -136,9 +145,12 @@ impl Trial {
         }
         let other = self.candidate.schedule(request, servers);
         self.decisions += 1;
-        self.agreements += u64::from(other == answer);
-        self.count(answer.pick(), servers, |picks| &mut picks.plugin);
-        self.count(other.pick(), servers, |picks| &mut picks.candidate);
+        // Only answers can be compared.
+        if let (Answer::Pick(one), Answer::Pick(another)) = (answer, other) {
+            self.agreements += u64::from(one == another);
+            self.count(one, servers, |picks| &mut picks.plugin);
+            self.count(another, servers, |picks| &mut picks.candidate);
+        }
         self.stop_if_needed();
         match other {
             Answer::Pick(pick @ (Pick::Server(_) | Pick::NoServer))
@@ -157,7 +169,14 @@ impl Trial {
         servers: &[Arc<RealServer>],
         whose: impl Fn(&mut ServerPicks) -> &mut u64,
     ) {
-        let Pick::Server(index) = pick else { return };
+        let index = match pick {
+            Pick::Server(index) => index,
+            Pick::NoServer => {
+                *whose(&mut self.refusals) += 1;
+                return;
+            }
+            Pick::Defer => return,
+        };
         let Some(server) = servers.get(index) else { return };
         // Mostly at the same place as in the list; found by its number after a change.
         let is_it = |picks: &ServerPicks| picks.server_id == server.id();
@@ -199,16 +218,16 @@ impl Trial {
     /// Half the sum of the differences of all shares: 0 when both spread alike, [`SHARE_ALL`] when
     /// they have no server in common.
     fn skew(&self) -> u16 {
-        let total = |whose: fn(&ServerPicks) -> u64| self.picks.iter().map(whose).sum::<u64>();
+        // To refuse a client is a place like a server's.
+        let places = || self.picks.iter().chain([&self.refusals]);
+        let total = |whose: fn(&ServerPicks) -> u64| places().map(whose).sum::<u64>();
         let (plugin, candidate) = (total(|picks| picks.plugin), total(|picks| picks.candidate));
         if plugin == 0 || candidate == 0 {
             return if plugin == candidate { 0 } else { SHARE_ALL };
         }
         // Shares scaled to 2^32, so that no division loses much.
         let share = |picks: u64, total: u64| (u128::from(picks) << 32) / u128::from(total);
-        let difference: u128 = self
-            .picks
-            .iter()
+        let difference: u128 = places()
             .map(|picks| share(picks.plugin, plugin).abs_diff(share(picks.candidate, candidate)))
             .sum();
         let skew = (difference * u128::from(SHARE_ALL)) >> 33;

@@ -91,8 +91,8 @@ fn plugin_ticks_first_thing_and_then_as_it_wishes() {
     assert_eq!(scheduler.tick(&at(1005), &all), Some(5), "not yet");
     assert_eq!(scheduler.schedule(&at(1005), &all), Pick::Server(1));
     assert_eq!(scheduler.tick(&at(1010), &all), Some(50));
-    assert_eq!(scheduler.tick(&at(1060), &all), None, "never again");
-    assert_eq!(scheduler.tick(&at(9999), &all), None);
+    assert_eq!(scheduler.tick(&at(1060), &all), Some(1_000), "never again, but one made anew");
+    assert_eq!(scheduler.tick(&at(9999), &all), Some(1_000));
     assert_eq!(scheduler.schedule(&at(9999), &all), Pick::Server(3));
     assert_eq!(scheduler.counters().ticks(), 3);
 }

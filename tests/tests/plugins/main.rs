@@ -7,8 +7,10 @@ mod faults;
 mod guide;
 mod hostile;
 mod imports;
+mod promises;
 mod recorder;
 mod refused;
+mod replays;
 mod succession;
 mod trial;
 

@@ -209,18 +209,41 @@ fn blocks_nested_by_the_thousand_are_refused_before_compiling() {
 
 #[test]
 fn blocks_that_pass_thousands_of_values_are_refused_before_compiling() {
-    let values = "i32 ".repeat(64);
+    let values = "i32 ".repeat(16);
     let functions = format!(
         "(type $many (func (param {values}) (result {values}))) (func {} {} {})",
-        "i32.const 0 ".repeat(64),
-        "loop (type $many) end ".repeat(33),
-        "drop ".repeat(64)
+        "i32.const 0 ".repeat(16),
+        "loop (type $many) end ".repeat(129),
+        "drop ".repeat(16)
     );
     let error = functions_error(&functions);
     assert!(
-        matches!(error, LoadError::TooManyBlockValues { function: 1, values: 4_224, limit: 4_096 }),
+        matches!(error, LoadError::TooManyBlockValues { function: 1, values: 4_128, limit: 4_096 }),
         "{error}"
     );
+}
+
+#[test]
+fn whatever_a_few_octets_make_much_of_is_refused_before_compiling() {
+    let results = |n| format!("(type (func (result {})))", "i32 ".repeat(n));
+    let elements = |n: usize| format!("(func $f) (elem func {})", "$f ".repeat(n));
+    let globals = |n| "(global i32 (i32.const 0)) ".repeat(n);
+    let locals = |n: usize| {
+        let function =
+            format!("(func (local {}) {})", "i32 ".repeat(1_000), "block end ".repeat(n));
+        function.repeat(10)
+    };
+    for (what, allowed, refused) in [
+        ("results of a function", results(16), results(17)),
+        ("entries for tables", elements(65_536), elements(65_537)),
+        ("variables", globals(1_024), globals(1_025)),
+        ("locals times blocks", locals(103), locals(105)),
+    ] {
+        let error = functions_error(&allowed);
+        assert!(matches!(error, LoadError::MissingExport { .. }), "{what}: {error}");
+        let error = functions_error(&refused);
+        assert!(matches!(error, LoadError::TooMany { what: it, .. } if it == what), "{error}");
+    }
 }
 
 #[test]

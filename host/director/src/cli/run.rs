@@ -48,7 +48,12 @@ pub(super) fn run(args: &RunArgs) -> u8 {
         return refuse(reading);
     }
     match runtime() {
-        Ok(runtime) => runtime.block_on(direct(reading)),
+        Ok(runtime) => {
+            let code = runtime.block_on(direct(reading));
+            // Whatever is still being compiled is of no use any more.
+            runtime.shutdown_background();
+            code
+        }
         Err(error) => fail(format_args!("cannot start: {error}")),
     }
 }

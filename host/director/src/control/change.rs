@@ -7,6 +7,7 @@
 //! | `rollback`, `reset`, `promote`, `end-trial` | nothing |
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -19,7 +20,7 @@ use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use wvs_plugin::{TrialLimits, builtin};
@@ -98,7 +99,7 @@ pub(super) async fn change(
     path: Result<Path<(String, String)>, PathRejection>,
     request: Request,
 ) -> Result<Json<ChangeSnapshot>, Refused> {
-    let _place = place(&shared)?;
+    let place = place(&shared)?;
     let Path((service, action)) =
         path.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
     let action = match &*action {
@@ -130,21 +131,30 @@ pub(super) async fn change(
         }
     };
     let answers = shared.answers.clone();
-    let changed = spawn_blocking(move || answers.change(&service, action)).await;
+    let changed = spawn_blocking(move || {
+        // Until it is done, also when whoever asked has hung up.
+        let _place = place;
+        answers.change(&service, action)
+    })
+    .await;
     Ok(Json(changed.unwrap_or_else(|error| Err(error.into()))?))
 }
 
 /// `POST /v1/reload`.
 pub(super) async fn reload(State(shared): State<Shared>) -> Result<Json<ReloadSnapshot>, Refused> {
-    let _place = place(&shared)?;
+    let place = place(&shared)?;
     let answers = shared.answers.clone();
-    let reloaded = spawn_blocking(move || answers.reload()).await;
+    let reloaded = spawn_blocking(move || {
+        let _place = place;
+        answers.reload()
+    })
+    .await;
     Ok(Json(reloaded.unwrap_or_else(|error| Err(error.into()))?))
 }
 
 /// The right to change something, before anything is received for it.
-fn place(shared: &Shared) -> Result<SemaphorePermit<'_>, Refused> {
-    shared.changes.try_acquire().map_err(|_| {
+fn place(shared: &Shared) -> Result<OwnedSemaphorePermit, Refused> {
+    Arc::clone(&shared.changes).try_acquire_owned().map_err(|_| {
         let message = format!("{CHANGES_MAX} changes are under way; try again in a moment");
         Refused(StatusCode::SERVICE_UNAVAILABLE, message)
     })

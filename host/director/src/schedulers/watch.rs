@@ -140,9 +140,12 @@ impl Seen {
         if self.refused == Some(hash) {
             return;
         }
-        if let Err(refusal) = schedulers.put_file_to_work(plugin, &octets, &hash) {
-            self.refused = Some(hash);
-            warn(plugin, &refusal);
+        match schedulers.put_file_to_work(plugin, &octets, &hash) {
+            Ok(_) => self.refused = None,
+            Err(refusal) => {
+                self.refused = Some(hash);
+                warn(plugin, &refusal);
+            }
         }
     }
 
