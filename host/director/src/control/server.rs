@@ -241,6 +241,7 @@ async fn other_method() -> Refused {
 mod tests {
     use std::path::Path;
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -258,6 +259,9 @@ mod tests {
     #[derive(Default)]
     struct Fixed {
         told: Mutex<Vec<Action>>,
+        /// Changes of the service `slow` that are under way, and the most that ever were.
+        under_way: AtomicUsize,
+        most: AtomicUsize,
     }
 
     impl Answers for Fixed {
@@ -312,6 +316,12 @@ mod tests {
 
         fn change(&self, service: &str, action: Action) -> Result<ChangeSnapshot, ChangeError> {
             let service = service.to_owned();
+            if service == "slow" {
+                let under_way = self.under_way.fetch_add(1, SeqCst) + 1;
+                self.most.fetch_max(under_way, SeqCst);
+                std::thread::sleep(Duration::from_millis(500));
+                self.under_way.fetch_sub(1, SeqCst);
+            }
             if service != "web" {
                 return Err(ChangeError::NoService { service });
             }
@@ -421,6 +431,21 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    #[tokio::test]
+    async fn change_counts_until_it_is_done_though_whoever_asked_has_hung_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let director = Arc::new(Fixed::default());
+        let server = serve(folder.path(), Arc::clone(&director));
+        for _ in 0..3 * CHANGES_MAX {
+            let mut stream = connect(&server).await;
+            let path = scheduler_path("slow", "reset");
+            let request = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(director.most.load(SeqCst), CHANGES_MAX);
     }
 
     #[tokio::test(start_paused = true)]
