@@ -65,7 +65,7 @@ pub mod wasm;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-pub use wvs_abi::{Request, Server, ServerInfo, Signals, caps, server_flags};
+pub use wvs_abi::{Request, Server, ServerInfo, Signals, caps, log_level, server_flags};
 
 pub use affinity::Affinity;
 pub use config::no_config;
@@ -76,6 +76,15 @@ pub use turn::Turn;
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// Writes a line to the director's log, at a level of [`log_level`]: at most 1024 octets, and ten
+/// lines a second. In a build for anything but wasm it does nothing.
+pub fn log(level: u32, line: &str) {
+    #[cfg(target_arch = "wasm32")]
+    wasm::log(level, line);
+    #[cfg(not(target_arch = "wasm32"))]
+    let _ = (level, line);
+}
 
 /// A scheduler's answer to one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What Rust needs of a module's memory: a place for the plugin, and an allocator.
+//! What the compiler cannot check: a place for the plugin, an allocator, and what is imported.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::arch::wasm32::{memory_grow, memory_size};
@@ -28,6 +28,17 @@ impl<T> Static<T> {
     pub fn with<R>(&self, call: impl FnOnce(&mut T) -> R) -> R {
         call(&mut self.0.borrow_mut())
     }
+}
+
+/// Hands the director a line for its log.
+pub fn log(level: u32, line: &str) {
+    #[link(wasm_import_module = "wvs")]
+    unsafe extern "C" {
+        #[link_name = "log"]
+        fn wvs_log(level: u32, text: *const u8, len: usize);
+    }
+    // SAFETY: the director reads the line during the call and writes nothing.
+    unsafe { wvs_log(level, line.as_ptr(), line.len()) }
 }
 
 /// The allocator of a module without the standard library. An alignment of more than 16 octets is

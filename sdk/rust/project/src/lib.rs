@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn least_load_for_the_weight_wins() {
         let server = |weight, active| Server { weight, active, ..Server::default() };
-        let mut pick = |servers: &[Server]| LeastLoaded.schedule(&Request::default(), servers);
+        let pick = |servers: &[Server]| LeastLoaded.schedule(&Request::default(), servers);
         assert_eq!(pick(&[server(1, 10), server(3, 20)]), Pick::Server(1));
         assert_eq!(pick(&[server(1, 5), server(1, 5)]), Pick::Server(0));
         assert_eq!(pick(&[server(0, 0), server(1, 9)]), Pick::Server(1));
