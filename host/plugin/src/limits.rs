@@ -65,8 +65,12 @@ pub(crate) const NESTING_MAX: usize = 1_024;
 pub(crate) const RESULTS_MAX: usize = 16;
 
 /// Locals times blocks, of all functions together: the compiler keeps track of each local in each
-/// block. A Go module of 2 MB has some hundred thousand.
-pub(crate) const LOCALS_IN_BLOCKS_MAX: usize = 1 << 20;
+/// block. A Go module of 2 MB has a quarter of a million.
+pub(crate) const LOCALS_IN_BLOCKS_MAX: usize = 1 << 19;
+
+/// Calls through tables, of all functions together: two octets each, for which the compiler works
+/// as long as for dozens of others.
+pub(crate) const INDIRECT_CALLS_MAX: usize = 16 << 10;
 
 /// Entries of the segments that fill tables, all together.
 pub(crate) const ELEMENTS_MAX: usize = 64 << 10;

@@ -5,8 +5,8 @@ use wasmparser::{BlockType, ElementItems, FuncType, FunctionBody, Operator, Pars
 use crate::error::LoadError;
 use crate::imports;
 use crate::limits::{
-    BLOCK_VALUES_MAX, ELEMENTS_MAX, FUNCTIONS_MAX, GLOBALS_MAX, LOCALS_IN_BLOCKS_MAX, LOCALS_MAX,
-    NESTING_MAX, RESULTS_MAX,
+    BLOCK_VALUES_MAX, ELEMENTS_MAX, FUNCTIONS_MAX, GLOBALS_MAX, INDIRECT_CALLS_MAX,
+    LOCALS_IN_BLOCKS_MAX, LOCALS_MAX, NESTING_MAX, RESULTS_MAX,
 };
 
 /// Whether a module imports only what is offered and is within the limits that bound the compiler's work.
@@ -16,7 +16,7 @@ pub(crate) fn check_shape(octets: &[u8], body_max: usize) -> Result<(), LoadErro
     // The type of each of the module's own functions.
     let mut declared = Vec::new();
     let mut function = 0;
-    let (mut elements, mut locals_in_blocks) = (0_usize, 0_usize);
+    let (mut elements, mut locals_in_blocks, mut indirect_calls) = (0_usize, 0_usize, 0_usize);
     for payload in Parser::new(0).parse_all(octets) {
         match payload.map_err(invalid)? {
             Payload::TypeSection(section) => {
@@ -64,7 +64,7 @@ pub(crate) fn check_shape(octets: &[u8], body_max: usize) -> Result<(), LoadErro
                 }
                 let own = declared.get(function).and_then(|index| types.get(*index as usize));
                 let locals = check_locals(function, own, &body)?;
-                let blocks = check_blocks(function, &types, &body)?;
+                let blocks = check_blocks(function, &types, &body, &mut indirect_calls)?;
                 locals_in_blocks = locals_in_blocks.saturating_add(locals.saturating_mul(blocks));
                 at_most("locals times blocks", locals_in_blocks, LOCALS_IN_BLOCKS_MAX)?;
                 function += 1;
@@ -100,12 +100,18 @@ fn check_blocks(
     function: usize,
     types: &[FuncType],
     body: &FunctionBody<'_>,
+    indirect_calls: &mut usize,
 ) -> Result<usize, LoadError> {
     let (mut depth, mut values, mut blocks) = (0_usize, 0_usize, 1_usize);
     for operator in body.get_operators_reader().map_err(invalid)? {
         let blockty = match operator.map_err(invalid)? {
             Operator::Block { blockty } | Operator::Loop { blockty } | Operator::If { blockty } => {
                 blockty
+            }
+            Operator::CallIndirect { .. } => {
+                *indirect_calls += 1;
+                at_most("calls through tables", *indirect_calls, INDIRECT_CALLS_MAX)?;
+                continue;
             }
             Operator::End => {
                 depth = depth.saturating_sub(1);

@@ -233,11 +233,17 @@ fn whatever_a_few_octets_make_much_of_is_refused_before_compiling() {
             format!("(func (local {}) {})", "i32 ".repeat(1_000), "block end ".repeat(n));
         function.repeat(10)
     };
+    let calls = |n: usize| {
+        let calls = "(call_indirect (i32.const 0)) ".repeat(4_096);
+        let rest = "(call_indirect (i32.const 0)) ".repeat(n - 3 * 4_096);
+        format!("(table 1 funcref) (func {calls}) (func {calls}) (func {calls}) (func {rest})")
+    };
     for (what, allowed, refused) in [
         ("results of a function", results(16), results(17)),
         ("entries for tables", elements(65_536), elements(65_537)),
         ("variables", globals(1_024), globals(1_025)),
-        ("locals times blocks", locals(103), locals(105)),
+        ("locals times blocks", locals(51), locals(52)),
+        ("calls through tables", calls(16_384), calls(16_385)),
     ] {
         let error = functions_error(&allowed);
         assert!(matches!(error, LoadError::MissingExport { .. }), "{what}: {error}");
