@@ -149,6 +149,11 @@ impl Instance {
             Err(Fault::Region(error)) => return Err(error.into()),
             Err(fault) => return Err(InstanceError::Introduction(fault)),
         };
+        if this.state_save.is_some() || this.state_load.is_some() {
+            // Memory that is asked for now need not be found while connections wait.
+            let [most, ..] = STATE_CAPACITIES;
+            this.state_region(most).map_err(InstanceError::Introduction)?;
+        }
         Ok(this)
     }
 
