@@ -1,7 +1,7 @@
 //! Runs scheduler plugins: WebAssembly modules that pick the real server for each new connection.
 //!
 //! A plugin is never trusted. It runs in a memory of its own with limits on memory, instructions
-//! and stack; what it may import is nothing; each answer is checked. Whatever it does wrong costs
+//! and stack; what it may import tells it nothing; each answer is checked. Whatever it does wrong costs
 //! it the decision at hand, which the director then makes by itself, and never a connection:
 //!
 //! ```text
@@ -11,6 +11,9 @@
 //!  rebuild          shared                  │        ▲
 //!                                     fault ▼        │ made anew on the rebuild thread
 //! ```
+//!
+//! A [`WasmScheduler`] may have two more plugins for a while: its predecessor, which takes its
+//! place again if it fails soon, and a candidate that is tried out beside it.
 //!
 //! A [simulation] puts a plugin to connections without a director, such as in its author's tests:
 //!
