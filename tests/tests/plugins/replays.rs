@@ -1,16 +1,27 @@
 //! Recordings in the cases that are easy to get wrong: joined late, cut short, lying.
 
-use crate::{built_in, load_of, servers};
+use std::ops::Range;
 use std::sync::Arc;
+
 use wvs_abi::Request;
 use wvs_core::event::{Event, EventKind};
+use wvs_core::real_server::RealServer;
 use wvs_core::scheduler::Scheduler;
 use wvs_plugin::recording::Recording;
-use wvs_plugin::{Module, Recorder, ReplayReport};
+use wvs_plugin::{Module, Recorder, WasmScheduler};
 
-fn replay(recorder: &Recorder, module: &Module) -> ReplayReport {
-    Recording::read(&recorder.dump()).unwrap().replay(module).unwrap()
+use crate::{built_in, load_of, servers};
+
+/// Room for everything that these tests record.
+const ROOM: usize = 1 << 20;
+
+/// What the scheduler does from now on.
+fn record(scheduler: &mut WasmScheduler, octets: usize) -> Arc<Recorder> {
+    let recorder = Arc::new(Recorder::new(octets));
+    scheduler.record(Some(Arc::clone(&recorder)));
+    recorder
 }
+
 fn at(now_ms: u64) -> Request {
     Request {
         family: 4,
@@ -19,7 +30,22 @@ fn at(now_ms: u64) -> Request {
         ..Request::default()
     }
 }
-const EXACT: (u64, u64) = (0, 0);
+
+/// One decision a millisecond.
+fn decide(scheduler: &mut WasmScheduler, times_ms: Range<u64>, servers: &[Arc<RealServer>]) {
+    for now_ms in times_ms {
+        scheduler.schedule(&at(now_ms), servers);
+    }
+}
+
+/// The module decides everything as recorded, and from the same state.
+#[track_caller]
+fn assert_exact(recorder: &Recorder, module: &Module) {
+    let report = Recording::read(&recorder.dump()).unwrap().replay(module).unwrap();
+    let name = module.name();
+    assert_ne!(report.decisions, 0, "{name}");
+    assert_eq!((report.differences, report.inexact), (0, 0), "{name}, of {}", report.decisions);
+}
 
 /// Two tables before the recorder comes: only the latest is recorded, as if it had been the first.
 #[test]
@@ -33,13 +59,9 @@ fn table_learnt_before_the_recording_counts() {
     let mut scheduler = module.scheduler(None, &all).unwrap();
     all[0].set_weight(5);
     scheduler.servers_changed(&all);
-    let recorder = Arc::new(Recorder::new(1 << 20));
-    scheduler.record(Some(Arc::clone(&recorder)));
-    for n in 0..10 {
-        scheduler.schedule(&at(n), &all);
-    }
-    let report = replay(&recorder, &module);
-    assert_eq!((report.differences, report.inexact), EXACT, "of {}", report.decisions);
+    let recorder = record(&mut scheduler, ROOM);
+    decide(&mut scheduler, 0..10, &all);
+    assert_exact(&recorder, &module);
 }
 
 /// The same with a built-in: mh keeps the slots of a server's last weight above 0.
@@ -49,66 +71,53 @@ fn built_in_whose_table_depends_on_the_one_before() {
         let module = built_in(name);
         let all = servers(&[3, 2, 9]);
         let mut scheduler = module.scheduler(None, &all).unwrap();
-        all[2].set_weight(0);
-        scheduler.servers_changed(&all);
-        let recorder = Arc::new(Recorder::new(1 << 20));
-        scheduler.record(Some(Arc::clone(&recorder)));
+        for weight in [5, 0] {
+            all[2].set_weight(weight);
+            scheduler.servers_changed(&all);
+        }
+        let recorder = record(&mut scheduler, ROOM);
         for n in 0..200_u64 {
             let mut request = at(n);
             request.client_address[..8].copy_from_slice(&request.random.to_be_bytes());
             request.virtual_address[..4].copy_from_slice(&request.random.to_be_bytes()[..4]);
             scheduler.schedule(&request, &all);
         }
-        let report = replay(&recorder, &module);
-        if (report.differences, report.inexact) != EXACT {
-            eprintln!("{name}: {} of {} differ", report.differences, report.decisions);
-        }
+        assert_exact(&recorder, &module);
     }
 }
 
-const RANDOM: &str =
-    r#"(import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))"#;
+/// Picks as the host's randomness falls.
+fn by_chance() -> Module {
+    load_of(
+        r#"(import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))"#,
+        "(drop (call $random (i32.const 64) (i32.const 4)))
+        (i32.rem_u (i32.load (i32.const 64)) (local.get $n))",
+    )
+}
+
 const CLOCK: &str = r#"(import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))"#;
 
 /// Randomness of a runtime is part of what an instance remembers.
 #[test]
 fn randomness_of_runtimes_after_a_join() {
-    let module = load_of(
-        RANDOM,
-        "(drop (call $random (i32.const 64) (i32.const 4)))
-        (i32.rem_u (i32.load (i32.const 64)) (local.get $n))",
-    );
+    let module = by_chance();
     let all = servers(&[1, 1, 1]);
     let mut scheduler = module.scheduler(None, &all).unwrap();
-    for n in 0..5 {
-        scheduler.schedule(&at(n), &all);
-    }
-    let recorder = Arc::new(Recorder::new(1 << 20));
-    scheduler.record(Some(Arc::clone(&recorder)));
-    for n in 5..105 {
-        scheduler.schedule(&at(n), &all);
-    }
-    let report = replay(&recorder, &module);
-    assert_eq!((report.differences, report.inexact), EXACT, "of {}", report.decisions);
+    decide(&mut scheduler, 0..5, &all);
+    let recorder = record(&mut scheduler, ROOM);
+    decide(&mut scheduler, 5..105, &all);
+    assert_exact(&recorder, &module);
 }
 
 #[test]
 fn randomness_of_runtimes_after_the_beginning_made_way() {
-    let module = load_of(
-        RANDOM,
-        "(drop (call $random (i32.const 64) (i32.const 4)))
-        (i32.rem_u (i32.load (i32.const 64)) (local.get $n))",
-    );
+    let module = by_chance();
     let all = servers(&[1, 1, 1]);
     let mut scheduler = module.scheduler(None, &all).unwrap();
-    let recorder = Arc::new(Recorder::new(64 << 10));
-    scheduler.record(Some(Arc::clone(&recorder)));
-    for n in 0..5000 {
-        scheduler.schedule(&at(n), &all);
-    }
+    let recorder = record(&mut scheduler, 64 << 10);
+    decide(&mut scheduler, 0..5000, &all);
     assert!(recorder.dropped() > 0);
-    let report = replay(&recorder, &module);
-    assert_eq!((report.differences, report.inexact), EXACT, "of {}", report.decisions);
+    assert_exact(&recorder, &module);
 }
 
 /// The clock between the joining and the first decision.
@@ -125,14 +134,10 @@ fn clock_in_an_event_right_after_a_join() {
     let all = servers(&[1, 1, 1]);
     let mut scheduler = module.scheduler(None, &all).unwrap();
     scheduler.schedule(&at(1001), &all);
-    let recorder = Arc::new(Recorder::new(1 << 20));
-    scheduler.record(Some(Arc::clone(&recorder)));
+    let recorder = record(&mut scheduler, ROOM);
     scheduler.event(&Event { kind: EventKind::Bound, server_id: 1 }, &all);
-    for n in 1001..1005 {
-        scheduler.schedule(&at(n), &all);
-    }
-    let report = replay(&recorder, &module);
-    assert_eq!((report.differences, report.inexact), EXACT, "of {}", report.decisions);
+    decide(&mut scheduler, 1001..1005, &all);
+    assert_exact(&recorder, &module);
 }
 
 /// Ticks and events alone must not make the recorder grow.
@@ -142,8 +147,7 @@ fn recorder_stays_bounded_without_decisions() {
         load_of(r#"(func (export "wvs_tick") (result i32) (i32.const 10))"#, "(i32.const 0)");
     let all = servers(&[1, 1, 1]);
     let mut scheduler = module.scheduler(None, &all).unwrap();
-    let recorder = Arc::new(Recorder::new(64 << 10));
-    scheduler.record(Some(Arc::clone(&recorder)));
+    let recorder = record(&mut scheduler, 64 << 10);
     for n in 0..100_000 {
         scheduler.tick(&at(n * 10), &all);
     }
@@ -157,16 +161,11 @@ fn recording_over_a_swap_replays_with_either_module() {
     let all = servers(&[1, 1, 1]);
     let sh = built_in("sh");
     let mut scheduler = built_in("rr").scheduler(None, &all).unwrap();
-    let recorder = Arc::new(Recorder::new(1 << 20));
-    scheduler.record(Some(Arc::clone(&recorder)));
-    for n in 0..10 {
-        scheduler.schedule(&at(n), &all);
-    }
+    let recorder = record(&mut scheduler, ROOM);
+    decide(&mut scheduler, 0..10, &all);
     let next = sh.scheduler(Some(r#"{"port":true}"#), &all).unwrap().numbered(2);
     scheduler.succeed(next, &all, 0).unwrap();
-    for n in 0..10 {
-        scheduler.schedule(&at(n), &all);
-    }
+    decide(&mut scheduler, 0..10, &all);
     let recording = Recording::read(&recorder.dump()).unwrap();
     let report = recording.replay(&built_in("rr"));
     assert!(report.is_ok(), "{}", report.unwrap_err());
