@@ -143,8 +143,8 @@ pub(crate) struct Advance {
 
 impl<A: Address> Connection<A> {
     /// A connection of `original` to `server`, which `generation` of the scheduler chose, in no
-    /// state yet; `local` in place of the client with full NAT. The server is counted for it from here on. `None` when the server's address is of
-    /// another family.
+    /// state yet; `local` in place of the client with full NAT. The server is counted for it from
+    /// here on. `None` when the server's address is of another family.
     pub(crate) fn open(
         original: Tuple<A>,
         server: Arc<RealServer>,

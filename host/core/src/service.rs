@@ -277,8 +277,8 @@ impl Service {
     }
 
     /// Does what is due besides decisions: tells the scheduler of events that wait, 1,024 at most,
-    /// and lets it tick. To be called about every 100 ms, and when a tick is due. Returns when the next one is.
-    /// Cost when there is nothing to do: two loads.
+    /// and lets it tick. To be called about every 100 ms, and when a tick is due. Returns when the
+    /// next one is. Cost when there is nothing to do: two loads.
     pub fn attend(&self, now: Moment) -> Option<Moment> {
         let now_ms = now.as_millis();
         let is_due = self.next_tick_ms.load(Relaxed) <= now_ms;

@@ -271,7 +271,6 @@ impl WasmScheduler {
         // Also one that failed at an event or a tick, and one that cannot be asked.
         let has_failed = self.plugin.counters().faults() > probation.faults_before;
         if has_failed || !matches!(answer, Answer::Pick(_)) {
-            probation.predecessor.servers_changed(servers);
             let failed = std::mem::replace(&mut self.plugin, probation.predecessor);
             self.plugin.record(self.recorder.clone());
             let fault = failed.counters().last_fault();
