@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -11,6 +11,7 @@ use wvs_core::random::Random;
 use wvs_core::scheduler::Pick;
 use wvs_plugin::simulation::{Answer, Comparison, Question, Requests, Servers, Simulation, Step};
 use wvs_plugin::{Host, Limits, ServerTable, Source, builtin};
+use wvs_tests::program::{self, show};
 
 /// Takes the server that the client's port says.
 const BY_PORT: &str = r#"(module
@@ -36,24 +37,9 @@ const FAILS_LATE: &str = r#"(module
 "#;
 
 fn wvs() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_wvs-under-test"));
-    command.stdin(Stdio::null()).current_dir(env!("CARGO_MANIFEST_DIR"));
-    command.env_remove("COLUMNS").arg("plugin");
+    let mut command = program::command(env!("CARGO_BIN_EXE_wvs-under-test"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).arg("plugin");
     command
-}
-
-/// Runs it and shows everything that came of it, with `folder` written as `FOLDER`.
-fn show(command: &mut Command, folder: &Path) -> String {
-    let Output { status, stdout, stderr } = command.output().unwrap();
-    let code = status.code().map_or_else(|| "none".to_owned(), |code| code.to_string());
-    let [stdout, stderr] = [stdout, stderr].map(|octets| String::from_utf8(octets).unwrap());
-    let mut text = format!("exit status: {code}\n");
-    for (name, octets) in [("stdout", stdout), ("stderr", stderr)] {
-        if !octets.is_empty() {
-            text += &format!("--- {name}\n{octets}");
-        }
-    }
-    text.replace(folder.to_str().unwrap(), "FOLDER").replace("wvs-under-test", "wvs")
 }
 
 fn run(arguments: &[&str]) -> String {

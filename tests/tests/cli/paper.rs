@@ -1,0 +1,341 @@
+//! A director that does nothing but answer.
+
+use wvs::config::units::Percent;
+use wvs::control::Answers;
+use wvs::control::snapshot::{
+    ChangeSnapshot, ConnectionList, ConnectionSnapshot, ConnectionsSnapshot, DeviceSnapshot,
+    FragmentsSnapshot, FuelSnapshot, GenerationSnapshot, PacketsSnapshot, PicksSnapshot,
+    PluginSnapshot, PluginsSnapshot, PoolSnapshot, ReloadSnapshot, RollbackSnapshot,
+    SchedulerSnapshot, SchedulingSnapshot, SeatSnapshot, ServerSnapshot, ServiceReload,
+    ServiceSnapshot, ServicesSnapshot, StatsSnapshot, SwapSnapshot, TimeSnapshot, TrafficSnapshot,
+    TrialReload, TrialSnapshot,
+};
+use wvs::schedulers::reload::ReloadError;
+use wvs::schedulers::{Action, ChangeError, Proposal, ProposedPlugin};
+use wvs::seat::SeatError;
+
+/// Answers with one of everything, and with the longest of what goes in a column.
+pub(crate) struct Paper;
+
+impl Answers for Paper {
+    fn services(&self) -> ServicesSnapshot {
+        let traffic = |connections, in_octets| TrafficSnapshot {
+            connections,
+            in_packets: 10 * connections,
+            out_packets: 9 * connections,
+            in_octets,
+            out_octets: 1_000 * in_octets,
+        };
+        let server = |address: &str, weight, active, inactive, traffic| ServerSnapshot {
+            address: address.parse().unwrap(),
+            weight,
+            active,
+            inactive,
+            traffic,
+        };
+        let service = |name: &str, protocol: &str, vip: &str, port, scheduler: &str, servers| {
+            ServiceSnapshot {
+                name: name.to_owned(),
+                protocol: protocol.to_owned(),
+                vip: vip.parse().unwrap(),
+                port,
+                scheduler: SchedulerSnapshot {
+                    name: scheduler.to_owned(),
+                    generation: 1,
+                    picks: 3,
+                    no_server: 0,
+                    defers: 0,
+                    unavailable: 0,
+                    bad_answers: 0,
+                    traps: 0,
+                    out_of_fuel: 0,
+                    faults: 0,
+                    quarantines: 0,
+                    rebuilds: 0,
+                    last_fault: None,
+                },
+                scheduling: SchedulingSnapshot { picked: 3, fallback: 0, no_server: 0 },
+                traffic: traffic(4, 123_456),
+                pool: None,
+                servers,
+            }
+        };
+        let mut services = ServicesSnapshot {
+            version: "1.2.3".to_owned(),
+            connections_max: 4_096,
+            services: vec![
+                service(
+                    "web",
+                    "tcp",
+                    "203.0.113.10",
+                    80,
+                    "wlc",
+                    vec![
+                        server("10.0.0.11:8080", 1, 2, 10, traffic(3, 123_456)),
+                        server("100.100.100.100:65535", 65_535, 4_294_967_295, 0, traffic(1, 0)),
+                    ],
+                ),
+                service(
+                    "web6",
+                    "tcp",
+                    "2001:db8:1:2:3:4:5:6",
+                    80,
+                    "two-choices",
+                    vec![server(
+                        "[2001:db8:1111:2222:3333:4444:5555:6666]:80",
+                        0,
+                        0,
+                        0,
+                        traffic(0, 0),
+                    )],
+                ),
+                service(
+                    "dns",
+                    "udp",
+                    "203.0.113.53",
+                    53,
+                    "rr",
+                    vec![server("10.0.0.53:53", 1, 0, 7, traffic(90_000_000, 7_654_321_000))],
+                ),
+                service("ping", "icmp", "203.0.113.53", 0, "sh", vec![]),
+            ],
+        };
+        let failing = &mut services.services[1];
+        failing.scheduler.traps = 3;
+        failing.scheduler.faults = 3;
+        failing.scheduler.quarantines = 1;
+        failing.scheduler.last_fault = Some("wvs_schedule stopped: \u{1b}[2J".to_owned());
+        failing.scheduling.fallback = 2_675;
+        services.services[2].scheduling.fallback = 1;
+        services.services[2].pool = Some(PoolSnapshot {
+            addresses: vec!["10.0.0.250".parse().unwrap()],
+            places: 64_512,
+            exhausted: 3,
+        });
+        services
+    }
+
+    fn stats(&self) -> StatsSnapshot {
+        let dropped = [("no_connection", 7), ("stray", 0), ("table_full", 12)];
+        StatsSnapshot {
+            version: "1.2.3".to_owned(),
+            uptime_seconds: 60,
+            connections: ConnectionsSnapshot {
+                now: 19,
+                max: 4_096,
+                half_open: 2,
+                half_open_max: 1_024,
+                opened: 16,
+                expired: 0,
+                replaced: 0,
+                evicted: 0,
+            },
+            packets: PacketsSnapshot {
+                forwarded: 304,
+                replied: 2,
+                passed: 1,
+                held: 0,
+                dropped: dropped.map(|(reason, packets)| (reason.to_owned(), packets)).into(),
+            },
+            fragments: FragmentsSnapshot::default(),
+            device: DeviceSnapshot {
+                name: "wvs0".to_owned(),
+                mtu: 1_500,
+                queues: 2,
+                offload: "tcp".to_owned(),
+                read: 326,
+                written: 307,
+                read_errors: 0,
+                write_errors: 0,
+                queue_full: 5,
+            },
+        }
+    }
+
+    fn plugins(&self) -> PluginsSnapshot {
+        let plugin = |name: &str, generation, picks| PluginSnapshot {
+            name: name.to_owned(),
+            generation,
+            sha256: "0a".repeat(32),
+            config: None,
+            memory: 131_072,
+            quarantined_ms: 0,
+            picks,
+            no_server: 0,
+            defers: 0,
+            unavailable: 0,
+            faults: 0,
+            faults_by_kind: [("out_of_fuel".to_owned(), 0), ("unreachable".to_owned(), 0)].into(),
+            last_fault: None,
+            quarantines: 0,
+            rebuilds: 0,
+            events: 0,
+            ticks: 0,
+            log_lines: 0,
+            suppressed_lines: 0,
+            fuel: FuelSnapshot { sum: 210 * picks, mean: 210, max: 7_400 },
+            time: TimeSnapshot {
+                timed: picks / 64,
+                mean_ns: 412,
+                max_ns: 21_900,
+                buckets: vec![0; 16],
+            },
+        };
+        let seat = |service: &str, plugin| SeatSnapshot {
+            service: service.to_owned(),
+            plugin,
+            probation: 1_000,
+            record: Some(1 << 20),
+            past: Vec::new(),
+            swaps: 0,
+            rollback: None,
+            trial: None,
+        };
+        let mut web = seat("web", plugin("wlc", 1, 1_234_567));
+        web.past = vec![generation("rr", 3), generation("sh", 2)];
+        web.swaps = 5;
+        web.rollback = Some(RollbackSnapshot { from: 4, fault: Some("it \u{1b}[2J".to_owned()) });
+        web.trial = Some(TrialSnapshot {
+            candidate: plugin("latency", 6, 0),
+            share: Percent::of_hundredths(1_250),
+            decisions: 1_000,
+            agreements: 333,
+            obeyed: 125,
+            skew: Percent::of_hundredths(440),
+            picks: vec![
+                PicksSnapshot {
+                    server: Some("10.0.0.11:8080".parse().unwrap()),
+                    plugin: 600,
+                    candidate: 500,
+                },
+                PicksSnapshot { server: None, plugin: 400, candidate: 500 },
+            ],
+            faults_max: 3,
+            skew_max: Percent::of_hundredths(3_000),
+            stopped: None,
+        });
+        let mut failing = plugin("two-choices", 2, 17);
+        failing.config = Some(serde_json::json!({ "seed": 7 }));
+        failing.faults = 4;
+        failing.faults_by_kind.insert("unreachable".to_owned(), 4);
+        failing.last_fault = Some("wvs_schedule stopped".to_owned());
+        (failing.quarantines, failing.quarantined_ms, failing.rebuilds) = (1, 1_500, 3);
+        (failing.events, failing.ticks, failing.log_lines) = (12, 1, 1);
+        let mut dns = seat("dns", plugin("rr", 1, 0));
+        let mut stopped = web.trial.clone().unwrap();
+        stopped.stopped = Some("3 faults".to_owned());
+        dns.trial = Some(stopped);
+        PluginsSnapshot {
+            version: "1.2.3".to_owned(),
+            services: vec![web, seat("web6", failing), dns],
+        }
+    }
+
+    fn connections(&self, service: Option<&str>, limit: usize) -> Option<ConnectionList> {
+        let connection =
+            |protocol: &str, client: &str, vip: &str, server: &str| ConnectionSnapshot {
+                protocol: protocol.to_owned(),
+                expires_in_ms: 899_999,
+                state: "ESTABLISHED".to_owned(),
+                client: client.parse().unwrap(),
+                vip: vip.parse().unwrap(),
+                server: server.parse().unwrap(),
+                generation: 2,
+            };
+        let mut dns = connection("udp", "[2001:db8::7]:4242", "[2001:db8::53]:53", "[fd00::1]:53");
+        (dns.state, dns.generation) = ("UDP".to_owned(), 0);
+        let mut connections =
+            vec![connection("tcp", "198.51.100.7:40000", "203.0.113.10:80", "10.0.0.11:8080"), dns];
+        match service {
+            Some("web") => connections.truncate(1),
+            Some(_) => return None,
+            None => {}
+        }
+        let total = connections.len();
+        connections.truncate(limit);
+        Some(ConnectionList { total, connections })
+    }
+
+    fn change(&self, service: &str, action: Action) -> Result<ChangeSnapshot, ChangeError> {
+        let service = service.to_owned();
+        let swap = |to| SwapSnapshot {
+            from: generation("rr", 1),
+            to,
+            is_state_carried: false,
+            took_us: 21,
+        };
+        let plugin = |Proposal { plugin, config }| match plugin {
+            ProposedPlugin::Named(name) => (name, config),
+            ProposedPlugin::Module { name, octets } => {
+                (format!("{name} of {} octets", octets.len()), config)
+            }
+        };
+        Ok(match action {
+            Action::Swap(proposal) => {
+                let (plugin, config) = plugin(proposal);
+                let plugin = match config {
+                    Some(config) => format!("{plugin} with {config}"),
+                    None => plugin,
+                };
+                ChangeSnapshot::Swap { service, swap: swap(generation(&plugin, 2)) }
+            }
+            Action::Shadow(proposal, limits) => {
+                let name = format!("{} until {limits:?}", plugin(proposal).0);
+                ChangeSnapshot::Shadow { service, candidate: generation(&name, 2) }
+            }
+            Action::Reset => ChangeSnapshot::Reset { service, plugin: generation("rr", 1) },
+            Action::Canary(share) => {
+                ChangeSnapshot::Canary { service, candidate: generation("wlc", 2), share }
+            }
+            Action::Promote => {
+                let swap = SwapSnapshot { is_state_carried: true, ..swap(generation("wlc", 2)) };
+                ChangeSnapshot::Swap { service, swap }
+            }
+            Action::EndTrial => {
+                ChangeSnapshot::TrialEnded { service, candidate: generation("wlc", 2) }
+            }
+            Action::Rollback => return Err(SeatError::NoPast.into()),
+        })
+    }
+
+    fn recording(&self, _: &str) -> Result<Vec<u8>, ChangeError> {
+        Err(SeatError::NotRecorded.into())
+    }
+
+    fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {
+        let service = |name: &str| ServiceReload {
+            service: name.to_owned(),
+            scheduler: None,
+            undone: None,
+            trial: None,
+            probation: None,
+            record: None,
+        };
+        let trial = |trial| ServiceReload { trial: Some(trial), ..service("dns") };
+        let candidate = || generation("latency", 3);
+        let [none, some] = [0, 1_000].map(Percent::of_hundredths);
+        Ok(ReloadSnapshot {
+            services: vec![
+                ServiceReload {
+                    scheduler: Some(SwapSnapshot {
+                        from: generation("sh", 4),
+                        to: generation("wlc", 5),
+                        is_state_carried: true,
+                        took_us: 9,
+                    }),
+                    undone: Some(generation("sh", 4)),
+                    probation: Some(50),
+                    record: Some(65_536),
+                    ..service("web")
+                },
+                trial(TrialReload::Begun { candidate: candidate(), share: none }),
+                trial(TrialReload::Share { candidate: candidate(), from: none, to: some }),
+                trial(TrialReload::Ended { candidate: candidate(), is_undone: true }),
+            ],
+        })
+    }
+}
+
+fn generation(plugin: &str, generation: u16) -> GenerationSnapshot {
+    GenerationSnapshot { generation, plugin: plugin.to_owned() }
+}
