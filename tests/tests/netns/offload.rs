@@ -266,8 +266,11 @@ fn packets_lost_before_a_stopped_director_are_counted() {
     let receiver = stage.lab.servers[0]
         .run(|| UdpSocket::bind((lab::server_address(1, false), SERVER_PORT)).expect("a socket"));
     receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+    // It stays open after the first datagram: of a closed one the client would be told while it
+    // still sends, should the director not have stopped yet.
     let thread = std::thread::spawn(move || {
         let _ = report.send(receiver.recv(&mut [0; 64]).map_err(|error| error.kind()));
+        receiver
     });
     let service = stage.service_of(lab::VIP, PORT, "udp", "rr", SERVER_PORT);
     let director = direct(&stage, (2, true), &service);
@@ -281,7 +284,7 @@ fn packets_lost_before_a_stopped_director_are_counted() {
     director.signal(Signal::SIGCONT);
 
     assert_eq!(received.recv().unwrap(), Ok(1));
-    thread.join().unwrap();
+    let _receiver = thread.join().unwrap();
     let lost = stats(&stage.socket_of("wvs")).device.queue_full;
     assert!((1..=3_000).contains(&lost), "{lost}");
     let mut list = Command::new(WVS);
