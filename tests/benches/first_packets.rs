@@ -48,8 +48,8 @@ fn new_connection<const SERVERS: u16>(bencher: Bencher<'_, '_>, by: By) {
     };
     if let Some(name) = plugin {
         let module = Host::new().unwrap().load(Source::BuiltIn(name), Limits::default()).unwrap();
-        let service = &world.director.services().list()[0];
-        let scheduler = module.scheduler(None, service.servers()).unwrap();
+        let service = world.service(0);
+        let scheduler = module.scheduler(None, &service.servers()).unwrap();
         drop(service.replace_scheduler(Box::new(scheduler)));
     }
     let template = tcp(at("198.51.100.7:1"), at(VIP), SYN);

@@ -57,7 +57,7 @@ fn load(host: &Host, name: &str, octets: &[u8]) -> Module {
 fn loading(host: &Host, files: &[PathBuf], rounds: usize) {
     println!("module            octets  compile ms  instance ms   start fuel  memory KiB");
     let world = world(16);
-    let servers = world.servers(0);
+    let servers = &*world.servers(0);
     for (name, octets) in modules(files) {
         let (mut compile, mut make) = (Vec::new(), Vec::new());
         let rounds = if octets.len() > 1 << 20 { rounds.min(5) } else { rounds };
@@ -88,7 +88,7 @@ fn loading(host: &Host, files: &[PathBuf], rounds: usize) {
 fn memory(host: &Host, files: &[PathBuf], instances: usize) {
     println!("\nmodule          KiB resident an instance ({instances} instances, 4 servers)");
     let world = world(4);
-    let servers = world.servers(0);
+    let servers = &*world.servers(0);
     for (name, octets) in modules(files) {
         // Runtimes of megabytes are no plugins to have a thousand of.
         let instances = if octets.len() > 1 << 20 { instances.min(20) } else { instances };
@@ -114,8 +114,8 @@ fn swaps(host: &Host, rounds: usize) {
             [["rr", "rr"], ["rr", "wlc"], ["wlc", "sh"], ["sh", "mh"], ["lblc", "lblc"]]
         {
             let world = world(n);
-            let service = &world.director.services().list()[0];
-            let servers = service.servers();
+            let service = &world.service(0);
+            let servers = &*service.servers();
             let pair =
                 [from, to].map(|name| load(host, name, builtin::find(name).expect("a built-in")));
             let first = pair[0].scheduler(None, servers).expect("a scheduler");
@@ -126,7 +126,7 @@ fn swaps(host: &Host, rounds: usize) {
                 world.forward(&tcp(client(turn), at(VIP), SYN));
                 let start = Instant::now();
                 service
-                    .change_scheduler(|present| {
+                    .change_scheduler(|present, servers| {
                         let present = WasmScheduler::of_mut(present).expect("a plugin");
                         present.succeed(next, servers, 100)
                     })
@@ -145,8 +145,8 @@ fn swaps(host: &Host, rounds: usize) {
 fn packets(host: &Host, files: &[PathBuf], rounds: usize) {
     let world = world(16);
     let director = &world.director;
-    let service = &director.services().list()[0];
-    let servers = service.servers();
+    let service = &world.service(0);
+    let servers = &*service.servers();
     let names = ["rr", "wlc", "sh"];
     let swapped = names.map(|name| load(host, name, builtin::find(name).expect("a built-in")));
     let first = swapped[0].scheduler(None, servers).expect("a scheduler");
@@ -169,7 +169,7 @@ fn packets(host: &Host, files: &[PathBuf], rounds: usize) {
                 let module = &swapped[usize::try_from(count).unwrap_or(0) % swapped.len()];
                 let next = module.scheduler(None, servers).expect("a scheduler");
                 service
-                    .change_scheduler(|present| {
+                    .change_scheduler(|present, servers| {
                         WasmScheduler::of_mut(present)
                             .expect("a plugin")
                             .succeed(next, servers, 100)

@@ -76,7 +76,7 @@ struct Fallback;
 
 impl Scheduler for Fallback {
     fn schedule(&mut self, _: &Request, servers: &[Arc<RealServer>]) -> Pick {
-        weighted_least_connections(servers).map_or(Pick::NoServer, Pick::Server)
+        weighted_least_connections(servers, |_| true).map_or(Pick::NoServer, Pick::Server)
     }
 
     fn servers_changed(&mut self, _: &[Arc<RealServer>]) {}
@@ -192,7 +192,7 @@ fn main() {
     for name in builtin::NAMES.iter().filter(is_wanted) {
         let module = host.load(Source::BuiltIn(name), Limits::default()).unwrap();
         for world in &worlds {
-            let servers = world.servers(0);
+            let servers = &*world.servers(0);
             let wasm = module.scheduler(None, servers).unwrap();
             let native = native(name, servers);
             let seats: [Seat; 3] =

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use wvs_core::service::Services;
+use wvs_core::services::Services;
 use wvs_core::verdict::Verdict;
 
 /// What the director may show to whom, by the addresses of its services.
@@ -125,7 +125,7 @@ impl Onlooker {
         for service in services.list() {
             let address = service.address();
             this.vips.insert(address.vip);
-            for server in service.servers() {
+            for server in &*service.servers() {
                 this.rips.insert(server.address().ip());
                 if let Some(pool) = server.terms().pool() {
                     this.locals.extend(pool.addresses());

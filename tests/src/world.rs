@@ -7,18 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wvs_abi::Request;
-use wvs_core::connection::state::Timeouts;
 use wvs_core::connection::table::TableLimits;
 use wvs_core::director::{ClosedPort, Director, DirectorConfig};
-use wvs_core::event::EventQueue;
 use wvs_core::packet::Packet;
 use wvs_core::pool::Pool;
 use wvs_core::real_server::RealServer;
+use wvs_core::roster::{Member, Standing};
 use wvs_core::scheduler::{Pick, Scheduler};
 use wvs_core::service::{
-    Forwarding, OnNoServer, OnStray, Protocol, Service, ServiceAddress, ServiceConfig, Services,
-    Terms,
+    Forwarding, Protocol, Reach, Service, ServiceAddress, ServiceConfig, Settings, Terms,
 };
+use wvs_core::services::Services;
 use wvs_core::time::Moment;
 use wvs_core::verdict::{DropReason, Verdict};
 
@@ -63,29 +62,31 @@ pub struct ServiceSpec {
     pub servers: Vec<SocketAddr>,
     /// The scheduler; [`InTurn`] unless said otherwise.
     pub scheduler: Box<dyn Scheduler>,
-    /// See [`OnNoServer`].
-    pub on_no_server: OnNoServer,
-    /// See [`OnStray`].
-    pub on_stray: OnStray,
-    /// Timeouts.
-    pub timeouts: Timeouts,
     /// See [`Forwarding`].
     pub forwarding: Forwarding,
+    /// Everything else, with `address` as its reach unless said otherwise.
+    pub settings: Settings,
+    /// How each server stands: up, with weight 1, unless said otherwise.
+    pub standings: Vec<Standing>,
+    /// The sorry server.
+    pub sorry: Option<SocketAddr>,
 }
 
 impl ServiceSpec {
     /// A service at `address` for `servers`, all as text.
     #[must_use]
     pub fn new(protocol: Protocol, address: &str, servers: &[&str]) -> Self {
+        let address = crate::packet::at(address);
+        let (vip, port) = (address.ip(), address.port());
         Self {
             protocol,
-            address: crate::packet::at(address),
+            address,
             servers: servers.iter().map(|server| crate::packet::at(server)).collect(),
             scheduler: Box::new(InTurn::default()),
-            on_no_server: OnNoServer::default(),
-            on_stray: OnStray::default(),
-            timeouts: Timeouts::default(),
             forwarding: Forwarding::default(),
+            settings: Settings::new(Reach::at(ServiceAddress { protocol, vip, port })),
+            standings: vec![Standing::new(1); servers.len()],
+            sorry: None,
         }
     }
 
@@ -124,6 +125,9 @@ pub fn terms() -> Arc<Terms> {
     Arc::new(Terms::new(ServiceAddress { protocol: Protocol::Tcp, vip, port: 80 }))
 }
 
+/// What the clock of a new world shows.
+const START: Moment = Moment::from_millis(1_000_000);
+
 /// So much later than its timeout may a connection expire.
 pub const LATENESS: Duration = Duration::from_millis(1024);
 
@@ -148,34 +152,33 @@ impl World {
         let mut service_id = 0;
         let services = services.into_iter().map(|spec| {
             service_id += 1;
-            let terms = Arc::new(Terms {
-                address: ServiceAddress {
-                    protocol: spec.protocol,
-                    vip: spec.address.ip(),
-                    port: spec.address.port(),
-                },
-                timeouts: spec.timeouts,
-                forwarding: spec.forwarding,
-                events: EventQueue::default(),
-            });
-            let servers = spec.servers.iter().map(|address| {
+            let address = ServiceAddress {
+                protocol: spec.protocol,
+                vip: spec.address.ip(),
+                port: spec.address.port(),
+            };
+            let terms = Arc::new(Terms::forwarding(address, spec.forwarding));
+            let mut server = |address: SocketAddr, weight| {
                 server_id += 1;
-                let terms = Arc::clone(&terms);
-                Arc::new(RealServer::new(server_id, *address, 1, terms))
+                Arc::new(RealServer::new(server_id, address, weight, Arc::clone(&terms)))
+            };
+            let members = spec.servers.iter().zip(&spec.standings).map(|(address, standing)| {
+                let server = server(*address, standing.configured);
+                Member { server, standing: *standing }
             });
             let config = ServiceConfig {
                 id: service_id,
                 name: format!("service-{service_id}"),
-                servers: servers.collect(),
-                terms,
-                on_no_server: spec.on_no_server,
-                on_stray: spec.on_stray,
+                members: members.collect(),
+                sorry: spec.sorry.map(|address| server(address, 1)),
+                terms: Arc::clone(&terms),
+                settings: spec.settings,
                 seed: 1,
             };
-            Arc::new(Service::new(config, spec.scheduler))
+            Arc::new(Service::new(config, spec.scheduler, START))
         });
-        let services = Services::new(services.collect());
-        Self { director: Director::new(settings, services), now: Moment::from_millis(1_000_000) }
+        let services = Services::new(services.collect(), Vec::new(), &[]);
+        Self { director: Director::new(settings, services), now: START }
     }
 
     /// The time.
@@ -256,8 +259,21 @@ impl World {
 
     /// The servers of the n-th service.
     #[must_use]
-    pub fn servers(&self, service: usize) -> &[Arc<RealServer>] {
-        self.director.services().list()[service].servers()
+    pub fn servers(&self, service: usize) -> Arc<[Arc<RealServer>]> {
+        self.service(service).servers()
+    }
+
+    /// The n-th service.
+    #[must_use]
+    pub fn service(&self, service: usize) -> Arc<Service> {
+        Arc::clone(&self.director.services().list()[service])
+    }
+
+    /// Gives a server of the n-th service a weight.
+    pub fn set_weight(&self, service: usize, server: usize, weight: u32) {
+        let service = self.service(service);
+        let address = service.servers()[server].address();
+        let _ = service.change_server(address, self.now, |standing| standing.set = Some(weight));
     }
 
     /// Every counter of the director by name.
@@ -285,6 +301,9 @@ impl World {
             let counters = service.counters();
             all.insert(format!("{name}.picked"), counters.picked.get());
             all.insert(format!("{name}.fallback"), counters.fallback.get());
+            all.insert(format!("{name}.spared"), counters.spared.get());
+            all.insert(format!("{name}.persistent"), counters.persistent.get());
+            all.insert(format!("{name}.sorry"), counters.sorry.get());
             all.insert(format!("{name}.no_server"), counters.no_server.get());
         }
         all
@@ -348,7 +367,11 @@ impl World {
         let left = table.expired.get() + table.replaced.get() + table.evicted.get();
         assert_eq!(u64::try_from(live).unwrap(), table.opened.get() - left, "opened minus left");
         for service in self.director.services().list() {
-            for server in service.servers() {
+            let all = service.look_at_roster(|roster| {
+                let members = roster.servers().iter().chain(roster.sorry());
+                members.chain(roster.leaving()).cloned().collect::<Vec<_>>()
+            });
+            for server in all {
                 let expected = counted.get(&server.id()).copied().unwrap_or_default();
                 assert_eq!((server.active(), server.inactive()), expected, "{}", server.address());
             }

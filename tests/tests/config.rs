@@ -99,6 +99,18 @@ fn last_value_of_each_range_is_taken_and_the_next_refused() {
         (("limits: { replies: 1000000 }", "", ""), ("limits: { replies: 1000001 }", "", "")),
         (("", "timeouts: { close: 100ms },", ""), ("", "timeouts: { close: 99ms },", "")),
         (("", "timeouts: { close: 31d },", ""), ("", "timeouts: { close: 2678401s },", "")),
+        (("limits: { templates: 1 }", "", ""), ("limits: { templates: 0 }", "", "")),
+        (("", "persistence: 1s,", ""), ("", "persistence: 999ms,", "")),
+        (("", "persistence: { prefix: 32 },", ""), ("", "persistence: { prefix: 33 },", "")),
+        (("", "quorum: 1,", ""), ("", "quorum: 0,", "")),
+        (("", "quorum: 3, hysteresis: 2,", ""), ("", "quorum: 3, hysteresis: 3,", "")),
+        (("", "slow_start: 1h,", ""), ("", "slow_start: 3601s,", "")),
+        (("", "drain: { deadline: 0s },", ""), ("", "drain: { deadline: 32d },", "")),
+        (
+            ("", "", "upper_threshold: 8, lower_threshold: 8"),
+            ("", "", "upper_threshold: 8, lower_threshold: 9"),
+        ),
+        (("", "", "upper_threshold: 1"), ("", "", "upper_threshold: 0")),
         (("", "", "weight: 65535"), ("", "", "weight: 65536")),
         (("", "", "weight: 0"), ("", "", "weight: -1")),
         (("", "", "port: 65535"), ("", "", "port: 65536")),
@@ -109,6 +121,87 @@ fn last_value_of_each_range_is_taken_and_the_next_refused() {
         assert_eq!(problems(&good), Vec::<String>::new(), "{good}");
         assert_eq!(problems(&bad).len(), 1, "{bad}: {:?}", problems(&bad));
     }
+}
+
+/// One service at these addresses and ports, and what is wrong with it.
+fn reach(vip: &str, port: &str, rest: &str) -> Vec<String> {
+    problems(&format!(
+        "services: [{{ name: web, vip: {vip}, port: {port}, {rest} servers: [{{ address: 10.0.0.1 }}] }}]"
+    ))
+}
+
+#[test]
+fn addresses_and_ports_are_one_or_several() {
+    for (vip, port) in [
+        ("192.0.2.1", "8000-8100"),
+        ("192.0.2.1", "[80, 443, 8000-8100]"),
+        ("192.0.2.1", "0"),
+        ("[192.0.2.1, 192.0.2.2]", "80"),
+    ] {
+        assert_eq!(reach(vip, port, ""), Vec::<String>::new(), "{vip} {port}");
+    }
+    for (vip, port, wrong) in [
+        ("[]", "80", "services[0].vip: 0 addresses; use 1 to 64"),
+        ("[192.0.2.1, 192.0.2.1]", "80", "services[0].vip[1]: 192.0.2.1 is there already"),
+        ("[192.0.2.1, '2001:db8::1']", "80", "is of another family than the VIP before it"),
+        ("192.0.2.1", "[]", "services[0].port: 0 entries; use 1 to 256"),
+        ("192.0.2.1", "[80, 0]", "services[0].port[1]: 0 stands for all other ports"),
+        ("192.0.2.1", "[80, 79-81]", "services[0].port[1]: 79-81 has ports that are there"),
+        ("192.0.2.1", "9-7", "services[0].port: 9-7 is no port"),
+        ("192.0.2.1", "70000", "70000"),
+    ] {
+        let told = reach(vip, port, "");
+        let [told] = &told[..] else { panic!("{vip} {port}: {told:?}") };
+        assert!(told.contains(wrong), "{told}");
+    }
+}
+
+#[test]
+fn no_port_of_a_vip_is_two_services() {
+    let two = |first: &str, second: &str| {
+        problems(&format!(
+            "services:\n\
+             - {{ name: a, vip: 192.0.2.1, port: {first}, servers: [{{ address: 10.0.0.1 }}] }}\n\
+             - {{ name: b, vip: [192.0.2.2, 192.0.2.1], port: {second}, servers: [{{ address: 10.0.0.1 }}] }}"
+        ))
+    };
+    for (first, second) in [("80", "81"), ("80-90", "[79, 91-99]"), ("0", "80")] {
+        assert_eq!(two(first, second), Vec::<String>::new(), "{first} {second}");
+    }
+    for (first, second, port) in [
+        ("80", "80", "192.0.2.1:80/tcp"),
+        ("80-90", "85", ":85/"),
+        ("85", "80-90", ":85/"),
+        ("0", "0", "port 0 of"),
+    ] {
+        let told = two(first, second);
+        let [told] = &told[..] else { panic!("{first} {second}: {told:?}") };
+        assert!(told.contains(port) && told.contains("services[0]"), "{told}");
+    }
+}
+
+#[test]
+fn one_packet_needs_one_way_back() {
+    let udp = "protocol: udp, one_packet: true,";
+    assert_eq!(reach("192.0.2.1", "53", udp), Vec::<String>::new());
+    assert_eq!(reach("192.0.2.1", "5000-5010", udp), Vec::<String>::new());
+    for (vip, rest, wrong) in [
+        ("192.0.2.1", "one_packet: true,", "only udp services have it"),
+        ("[192.0.2.1, 192.0.2.2]", udp, "not with several addresses"),
+        ("192.0.2.1", "protocol: udp, one_packet: true, forward: fullnat,", "fullnat"),
+    ] {
+        let told = reach(vip, "53", rest);
+        assert!(told.len() == 1 && told[0].contains(wrong), "{told:?}");
+    }
+    let told = problems(
+        "services:\n\
+         - { name: a, vip: 192.0.2.1, port: 53, protocol: udp, one_packet: true, servers: [{ address: 10.0.0.1 }] }\n\
+         - { name: b, vip: 192.0.2.2, port: 53, protocol: udp, one_packet: true, servers: [{ address: 10.0.0.1 }] }",
+    );
+    assert!(
+        told.len() == 1 && told[0].contains("services[0] has one of the real servers"),
+        "{told:?}"
+    );
 }
 
 #[test]

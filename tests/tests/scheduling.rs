@@ -41,8 +41,8 @@ fn world(protocol: Protocol, module: &Module) -> (World, Arc<PluginCounters>) {
 }
 
 fn seat(world: &mut World, module: &Module) -> Arc<PluginCounters> {
-    let service = &world.director.services().list()[0];
-    let scheduler = module.scheduler(None, service.servers()).unwrap();
+    let service = world.service(0);
+    let scheduler = module.scheduler(None, &service.servers()).unwrap();
     let counters = scheduler.counters();
     drop(service.replace_scheduler(Box::new(scheduler)));
     counters
@@ -67,8 +67,7 @@ fn rr_gives_each_server_its_turn() {
         world.moves(&picked, |world| (1..10).map(|port| open(world, client(port))).collect());
     assert_eq!(order, [0, 1, 2, 0, 1, 2, 0, 1, 2]);
 
-    world.servers(0)[1].set_weight(0);
-    world.director.services().list()[0].servers_changed();
+    world.set_weight(0, 1, 0);
     let order: Vec<usize> = (11..15).map(|port| open(&world, client(port))).collect();
     assert_eq!(order, [0, 2, 0, 2]);
 }
@@ -76,8 +75,7 @@ fn rr_gives_each_server_its_turn() {
 #[test]
 fn wlc_sees_the_directors_counts() {
     let (world, _) = world(Protocol::Tcp, &module(Source::BuiltIn("wlc")));
-    world.servers(0)[2].set_weight(2);
-    world.director.services().list()[0].servers_changed();
+    world.set_weight(0, 2, 2);
     let mut held = [0; 3];
     for port in 1..=40 {
         held[open(&world, client(port))] += 1;

@@ -3,27 +3,32 @@
 //! Where a host with IPVS hands such a packet to its local stack, a director on a TUN has none and
 //! answers itself; see [`Answer`].
 
+use core::net::SocketAddr;
 use std::sync::Arc;
 
 use wvs_abi::{Request, encode_address};
 
 use crate::answer::{Answer, is_unicast};
 use crate::connection::Connection;
-use crate::connection::table::{Refusal, Tabled};
-use crate::connection::tuple::Tuple;
-use crate::director::{ClosedPort, Decision, Director, Incoming};
+use crate::connection::table::{Entry, Refusal, Tabled};
+use crate::connection::tuple::{Direction, Endpoint, Tuple};
+use crate::director::{ClosedPort, Decision, Director, Incoming, pass_unless_vip};
 use crate::packet::address::Address;
 use crate::packet::{Transport, tcp};
 use crate::pool::{Local, Pool};
 use crate::protocol::Protocol;
 use crate::real_server::RealServer;
+use crate::rewrite::Rewrite;
 use crate::service::{OnNoServer, OnStray, Placement, Service, ServiceAddress};
+use crate::services::Services;
 use crate::time::Moment;
 use crate::verdict::DropReason;
 
 /// What comes of a packet that belongs to no connection.
 pub(crate) enum Opened<A: Address> {
     Connection(Arc<Connection<A>>),
+    /// It belongs to no connection and opens none, but it is of or for this server.
+    Datagram(Arc<RealServer>, Direction, Rewrite<A>),
     Decision(Decision),
 }
 
@@ -32,6 +37,7 @@ impl Director {
     /// becomes of it.
     pub(crate) fn open<A: Tabled>(
         &self,
+        services: &Services,
         incoming: &Incoming<'_, A>,
         now: Moment,
     ) -> Result<Opened<A>, DropReason> {
@@ -42,23 +48,27 @@ impl Director {
             Transport::Echo(echo) => echo.is_request(),
             _ => true,
         };
-        if !self.services.is_vip(vip) || !may_open {
+        if !services.is_vip(vip) || !may_open {
             let source = (tuple.source.into(), tuple.source_port).into();
             return match tuple.protocol {
                 // A late echo reply would show the client its real server, as any late reply would.
-                Protocol::Icmp
-                    if !may_open && self.services.is_real_server(Protocol::Icmp, source) =>
-                {
+                Protocol::Icmp if !may_open && services.is_real_server(Protocol::Icmp, source) => {
                     Err(DropReason::NoConnection)
                 }
-                Protocol::Icmp => self
-                    .pass_unless_vip(tuple.destination, DropReason::IcmpType)
-                    .map(Opened::Decision),
+                Protocol::Icmp => {
+                    pass_unless_vip(services, tuple.destination, DropReason::IcmpType)
+                        .map(Opened::Decision)
+                }
                 Protocol::Tcp | Protocol::Udp => {
-                    let source = (tuple.source.into(), tuple.source_port).into();
+                    if tuple.protocol == Protocol::Udp
+                        && let Some((server, seen_as)) = services.one_packet(source)
+                    {
+                        let rewrite = answer_of(tuple, *seen_as).ok_or(DropReason::NoConnection)?;
+                        return Ok(Opened::Datagram(Arc::clone(server), Direction::Reply, rewrite));
+                    }
                     // Only a real server's own could show its address to a client.
-                    let is_ours = self.services.is_real_server(tuple.protocol, source)
-                        || self.services.is_local(vip);
+                    let is_ours =
+                        services.is_real_server(tuple.protocol, source) || services.is_local(vip);
                     if is_ours {
                         Err(DropReason::NoConnection)
                     } else {
@@ -68,13 +78,13 @@ impl Director {
             };
         }
         let address = ServiceAddress { protocol: tuple.protocol, vip, port };
-        let Some(service) = self.services.find(&address) else {
+        let Some(service) = services.find(&address) else {
             return self.refuse_closed_port(transport).map(Opened::Decision);
         };
         if let Transport::Tcp(segment) = transport
             && !segment.is_opening()
         {
-            match service.on_stray() {
+            match service.settings().on_stray {
                 _ if segment.flags() & tcp::RST != 0 => return Err(DropReason::Stray),
                 OnStray::Reset => return Ok(Opened::Decision(Decision::Answer(Answer::Reset))),
                 OnStray::Drop => return Err(DropReason::Stray),
@@ -82,24 +92,36 @@ impl Director {
             }
         }
         let source = tuple.source.into();
-        if !is_unicast(source) || self.services.is_vip(source) || self.services.is_local(source) {
+        if !is_unicast(source) || services.is_vip(source) || services.is_local(source) {
             return Err(DropReason::SourceAddress);
         }
         if incoming.may_travel_no_further() {
             return Ok(Opened::Decision(Decision::Answer(Answer::TimeExceeded(vip))));
         }
-        if !self.connections.has_room::<A>() {
+        let is_one_packet = service.settings().is_one_packet;
+        if !is_one_packet && !self.connections.has_room::<A>() {
             return Err(DropReason::TableFull);
         }
-        let Some(Placement { server, generation }) = service.pick(request(tuple, now)) else {
+        let Some(placement) = service.place(source, request(tuple, now), now) else {
             return refuse_for_lack(service, transport, DropReason::NoServer).map(Opened::Decision);
         };
-        match self.connect(tuple, server, generation, now) {
+        let Placement { server, generation, .. } = placement;
+        if is_one_packet {
+            let destination = server.real_for(port).ok_or(DropReason::NoServer)?;
+            let rewrite = Rewrite { source: None, destination: Some(destination) };
+            server.traffic().count_connection();
+            return Ok(Opened::Datagram(server, Direction::Original, rewrite));
+        }
+        match self.connect(tuple, &server, generation, now) {
             // As clear to the client as having no server: with another one it might have worked.
             Err(DropReason::PoolExhausted) => {
                 refuse_for_lack(service, transport, DropReason::PoolExhausted).map(Opened::Decision)
             }
-            placed => placed.map(Opened::Connection),
+            Ok(connection) => {
+                server.terms().templates.bind(source, &server, now);
+                Ok(Opened::Connection(connection))
+            }
+            Err(reason) => Err(reason),
         }
     }
 
@@ -119,7 +141,7 @@ impl Director {
                 Err(Refusal::ReplyTaken) => Err(DropReason::ReplyTupleTaken),
             };
         };
-        let real = server.real::<A>().ok_or(DropReason::NoServer)?;
+        let real = server.real_for::<A>(tuple.destination_port).ok_or(DropReason::NoServer)?;
         let table = A::table(&self.connections);
         let taken = usize::try_from(server.connections()).unwrap_or(usize::MAX);
         let is_full = taken >= pool.places();
@@ -173,7 +195,7 @@ impl Director {
         Ok(match self.connections.insert(connection) {
             // The client used this port for another service on the same server. If that is over,
             // this one may have the tuple. A place in a pool rests until it has expired.
-            Err(Refusal::ReplyTaken) if local.is_none() && self.is_over(&reply) => {
+            Err(Refusal::ReplyTaken) if local.is_none() && self.makes_way(&reply) => {
                 self.connections.replace(&reply);
                 self.connections.insert(connect()?)
             }
@@ -182,8 +204,9 @@ impl Director {
     }
 
     /// Whether the connection that has `tuple` may make way for another one.
-    fn is_over<A: Tabled>(&self, tuple: &Tuple<A>) -> bool {
-        A::table(&self.connections).look(tuple, |entry| entry.connection().is_over()) == Some(true)
+    fn makes_way<A: Tabled>(&self, tuple: &Tuple<A>) -> bool {
+        let look = |entry: &Entry<A>| entry.connection().makes_way();
+        A::table(&self.connections).look(tuple, look) == Some(true)
     }
 
     /// To a virtual address, but to no service.
@@ -202,6 +225,13 @@ impl Director {
             (_, ClosedPort::Drop) => Err(DropReason::ClosedPort),
         }
     }
+}
+
+/// What becomes of a server's datagram that belongs to no connection. `None` in the other family.
+fn answer_of<A: Address>(tuple: &Tuple<A>, seen_as: SocketAddr) -> Option<Rewrite<A>> {
+    let address = A::from_ip(seen_as.ip())?;
+    let port = if seen_as.port() == 0 { tuple.source_port } else { seen_as.port() };
+    Some(Rewrite { source: Some(Endpoint { address, port }), destination: None })
 }
 
 /// What the scheduler is told of a first packet.
@@ -224,7 +254,7 @@ fn refuse_for_lack(
     transport: &Transport<'_>,
     reason: DropReason,
 ) -> Result<Decision, DropReason> {
-    match (service.on_no_server(), transport) {
+    match (service.settings().on_no_server, transport) {
         (OnNoServer::Drop, _) => Err(reason),
         (OnNoServer::Reset, Transport::Tcp(_)) => Ok(Decision::Answer(Answer::Reset)),
         (OnNoServer::Reset | OnNoServer::Icmp, _) => Ok(Decision::Answer(Answer::PortUnreachable)),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::packet::address::Address;
 use crate::pool::Local;
 use crate::protocol::Protocol;
-use crate::real_server::RealServer;
+use crate::real_server::{Dismissal, RealServer};
 use crate::rewrite::Rewrite;
 use crate::time::Moment;
 use state::State;
@@ -179,7 +179,7 @@ impl<A: Address> Connection<A> {
     #[must_use]
     pub fn reply(&self) -> Tuple<A> {
         // `open` refuses a server of the other family, so the VIP never stands in for one.
-        let real = self.server.real().unwrap_or_else(|| self.original.destination());
+        let real = self.real().unwrap_or_else(|| self.original.destination());
         let Endpoint { address: source, port: source_port } = real;
         let Endpoint { address: destination, port: destination_port } =
             self.local().unwrap_or_else(|| self.original.source());
@@ -201,12 +201,24 @@ impl<A: Address> Connection<A> {
         self.local.and_then(|local| self.server.terms().pool()?.endpoint(local))
     }
 
+    /// Where the real server takes it.
+    fn real(&self) -> Option<Endpoint<A>> {
+        self.server.real_for(self.original.destination_port)
+    }
+
+    /// Whether what becomes of its packets cannot be told from its server alone.
+    fn is_particular(&self) -> bool {
+        self.local.is_some()
+            || self.server.address().port() == 0
+            || self.server.terms().virtual_end() != Some(self.original.destination())
+    }
+
     /// What becomes of the ends of its packets.
     #[must_use]
     pub fn rewrite(&self, direction: Direction) -> Rewrite<A> {
         let local = self.local();
         match direction {
-            Direction::Original => Rewrite { source: local, destination: self.server.real() },
+            Direction::Original => Rewrite { source: local, destination: self.real() },
             Direction::Reply => Rewrite {
                 source: Some(self.original.destination()),
                 destination: local.map(|_| self.original.source()),
@@ -325,9 +337,24 @@ impl<A: Address> Connection<A> {
         self.state().is_none()
     }
 
-    /// Whether a new connection may have its tuples.
-    pub(crate) fn is_over(&self) -> bool {
-        self.state().is_none_or(State::is_reusable)
+    /// Whether a new connection may have its tuples: it is over, or its server is taken away and
+    /// nobody is talking to it any more.
+    pub(crate) fn makes_way(&self) -> bool {
+        self.is_forsaken()
+            || self.state().is_none_or(|state| {
+                state.is_reusable()
+                    || !self.server.is_serving() && state != State::Established && state.is_of_tcp()
+            })
+    }
+
+    /// Whether its server no longer carries it.
+    #[inline]
+    pub(crate) fn is_forsaken(&self) -> bool {
+        match self.server.dismissal() {
+            Dismissal::Nobody => false,
+            Dismissal::Datagrams => self.original.protocol != Protocol::Tcp,
+            Dismissal::All => true,
+        }
     }
 
     /// Whether its first handshake is under way: its client still has to show that it exists.
@@ -340,7 +367,14 @@ impl<A: Address> Connection<A> {
     pub(crate) fn is_expired(&self, now: Moment) -> bool {
         let seen = Tick(self.last_seen.load(Relaxed));
         self.state().is_some_and(|state| {
-            now.millis_since(seen.end()) >= self.server.terms().timeouts.millis(state)
+            let timeouts = &self.server.terms().timeouts;
+            let timeout = match (self.is_forsaken(), self.original.protocol) {
+                (false, _) => timeouts.millis(state),
+                // Long enough for both sides to hear of it if they have something to say.
+                (true, Protocol::Tcp) => timeouts.millis(State::Close),
+                (true, _) => 0,
+            };
+            now.millis_since(seen.end()) >= timeout
         })
     }
 }

@@ -1,9 +1,13 @@
 //! The packet's way through the director.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
 
 use crate::admission::Opened;
 use crate::answer::{Answer, AnswerFamily, RateLimit};
+use crate::connection::state::State;
 use crate::connection::table::{Entry, TableCounters, TableLimits, Tabled, Tables};
 use crate::connection::tcp_state::{self, Event};
 use crate::connection::tuple::{Direction, Tuple};
@@ -13,7 +17,7 @@ use crate::packet::address::{Address, IpHeader};
 use crate::packet::{Extent, Ip, Packet, Transport, TransportChecksum, icmp, tcp};
 use crate::real_server::RealServer;
 use crate::rewrite::{Quote, Rewrite, quote, translate, translate_error};
-use crate::service::Services;
+use crate::services::Services;
 use crate::stats::VerdictCounters;
 use crate::time::Moment;
 use crate::verdict::{DropReason, Verdict};
@@ -47,7 +51,7 @@ pub struct DirectorConfig {
 #[derive(Debug)]
 pub struct Director {
     pub(crate) config: DirectorConfig,
-    pub(crate) services: Services,
+    services: ArcSwap<Services>,
     pub(crate) connections: Tables,
     replies: RateLimit,
     verdicts: VerdictCounters,
@@ -91,6 +95,7 @@ impl Director {
     pub fn new(config: DirectorConfig, services: Services) -> Self {
         let connections = Tables::new(config.limits, config.hash_seed);
         let replies = RateLimit::new(config.replies_per_second);
+        let services = ArcSwap::from_pointee(services);
         Self { config, services, connections, replies, verdicts: VerdictCounters::default() }
     }
 
@@ -118,7 +123,8 @@ impl Director {
         now: Moment,
     ) -> Verdict {
         let checksum = packet.checksum();
-        match self.decide::<A>(packet.octets_mut(), checksum, now) {
+        let services = self.services.load();
+        match self.decide::<A>(&services, packet.octets_mut(), checksum, now) {
             Ok(Decision::Forward) => Verdict::Forward,
             Ok(Decision::Pass) => Verdict::Pass,
             Ok(Decision::Hold) => Verdict::Hold,
@@ -136,21 +142,25 @@ impl Director {
     #[inline]
     fn decide<A: Tabled>(
         &self,
+        services: &Services,
         octets: &mut [u8],
         checksum: TransportChecksum,
         now: Moment,
     ) -> Result<Decision, DropReason> {
         let fragment = match A::parse(octets)? {
             Ip { fragment: Some(fragment), .. } => fragment,
-            whole => return self.decide_whole::<A>(whole, Extent::Whole, checksum, now),
+            whole => {
+                return self.decide_whole::<A>(services, whole, Extent::Whole, checksum, now);
+            }
         };
-        self.decide_fragment::<A>(octets, fragment, now)
+        self.decide_fragment::<A>(services, octets, fragment, now)
     }
 
     /// The same from the IP header on.
     #[inline]
     pub(crate) fn decide_whole<A: Tabled>(
         &self,
+        services: &Services,
         ip: Ip<'_, A>,
         extent: Extent,
         checksum: TransportChecksum,
@@ -159,19 +169,19 @@ impl Director {
         let Ip { header, protocol, payload, length, .. } = ip;
         let transport = match Transport::parse::<A>(protocol, payload, extent)? {
             Transport::IcmpError(message) => {
-                return self.forward_error::<A>(header, message, length);
+                return self.forward_error::<A>(services, header, message, length);
             }
             transport => transport,
         };
         let (source, destination) = (header.source(), header.destination());
         let Some((protocol, source_port, destination_port)) = transport.ports() else {
-            return self.pass_unless_vip(destination, DropReason::IcmpType);
+            return pass_unless_vip(services, destination, DropReason::IcmpType);
         };
         let tuple = Tuple { source, destination, source_port, destination_port, protocol };
         let mut incoming = Incoming { tuple, header, transport, checksum, length };
 
         let table = A::table(&self.connections);
-        match table.look(&tuple, |entry| incoming.follow(entry, self, now)) {
+        match table.look(&tuple, |entry| incoming.follow(services, entry, self, now)) {
             Some(Followed::Decided(decision)) => return Ok(decision),
             Some(Followed::Changed(decision, other)) => {
                 _ = table.look(&other, Entry::forget);
@@ -180,7 +190,7 @@ impl Director {
             Some(Followed::Over) => self.connections.replace(&tuple),
             Some(Followed::Foreign) | None => {}
         }
-        match self.open(&incoming, now)? {
+        match self.open(services, &incoming, now)? {
             Opened::Connection(connection) => {
                 let direction = Direction::Original;
                 incoming.advance(&connection, direction, self, now);
@@ -188,6 +198,9 @@ impl Director {
                     self.connections.limit_half_open(&connection);
                 }
                 Ok(incoming.forward(connection.server(), direction, &connection.rewrite(direction)))
+            }
+            Opened::Datagram(server, direction, rewrite) => {
+                Ok(incoming.forward(&server, direction, &rewrite))
             }
             Opened::Decision(decision) => Ok(decision),
         }
@@ -197,6 +210,7 @@ impl Director {
     /// no connection and keeps none alive.
     fn forward_error<A: Tabled>(
         &self,
+        services: &Services,
         mut header: A::Header<'_>,
         message: &mut [u8],
         length: usize,
@@ -204,13 +218,13 @@ impl Director {
         let (source, destination) = (header.source(), header.destination());
         let quote = quote::<A>(message);
         let Quote::Packet(quoted) = quote else {
-            return self.pass_unless_ours(source, destination, quote);
+            return pass_unless_ours(services, source, destination, quote);
         };
         // The way of the error is that of an answer to the quoted packet.
         let tuple = quoted.inverted();
         let found = A::table(&self.connections).find(&tuple);
         let Some(connection) = found.filter(|_| quoted.source == destination) else {
-            return self.pass_unless_ours(source, destination, quote);
+            return pass_unless_ours(services, source, destination, quote);
         };
         if !icmp::sum(source, destination, message).is_intact() {
             return Err(DropReason::IcmpChecksum);
@@ -219,42 +233,6 @@ impl Director {
         connection.server().traffic().count(direction, length);
         translate_error::<A>(&mut header, message, &connection.rewrite(direction))?;
         Ok(Decision::Forward)
-    }
-
-    /// An ICMP error that is about no connection is somebody else's, unless a client would see a
-    /// real server in it.
-    fn pass_unless_ours<A: Address>(
-        &self,
-        source: A,
-        destination: A,
-        quote: Quote<A>,
-    ) -> Result<Decision, DropReason> {
-        let is_ours = match quote {
-            Quote::Packet(quoted) => {
-                let to = (quoted.destination.into(), quoted.destination_port);
-                self.services.is_real_server(quoted.protocol, to.into())
-            }
-            Quote::To(quoted) => self.services.is_rip(quoted.into()),
-            Quote::Nothing => self.services.is_rip(source.into()),
-        };
-        if is_ours {
-            return Err(DropReason::IcmpQuote);
-        }
-        self.pass_unless_vip(destination, DropReason::IcmpQuote)
-    }
-
-    /// ICMP that concerns no connection is somebody else's, unless it is for a virtual address or a
-    /// pool's.
-    pub(crate) fn pass_unless_vip<A: Address>(
-        &self,
-        destination: A,
-        reason: DropReason,
-    ) -> Result<Decision, DropReason> {
-        let destination = destination.into();
-        if self.services.is_vip(destination) || self.services.is_local(destination) {
-            return Err(reason);
-        }
-        Ok(Decision::Pass)
     }
 
     /// Removes expired connections, visiting a bounded part of the table; the next call goes on
@@ -288,10 +266,16 @@ impl Director {
         &self.config
     }
 
-    /// Its virtual services.
+    /// Its virtual services at this moment.
     #[must_use]
-    pub fn services(&self) -> &Services {
-        &self.services
+    pub fn services(&self) -> Guard<Arc<Services>> {
+        self.services.load()
+    }
+
+    /// Puts other services in place of the present ones, between two packets of each thread.
+    /// Connections stay with the servers that they have, whether those are among `services` or not.
+    pub fn set_services(&self, services: Services) {
+        self.services.store(Arc::new(services));
     }
 
     /// What became of the packets.
@@ -305,6 +289,42 @@ impl Director {
     pub fn table(&self) -> &TableCounters {
         self.connections.counters()
     }
+}
+
+/// An ICMP error that is about no connection is somebody else's, unless a client would see a real
+/// server in it.
+fn pass_unless_ours<A: Address>(
+    services: &Services,
+    source: A,
+    destination: A,
+    quote: Quote<A>,
+) -> Result<Decision, DropReason> {
+    let is_ours = match quote {
+        Quote::Packet(quoted) => {
+            let to = (quoted.destination.into(), quoted.destination_port);
+            services.is_real_server(quoted.protocol, to.into())
+        }
+        Quote::To(quoted) => services.is_rip(quoted.into()),
+        Quote::Nothing => services.is_rip(source.into()),
+    };
+    if is_ours {
+        return Err(DropReason::IcmpQuote);
+    }
+    pass_unless_vip(services, destination, DropReason::IcmpQuote)
+}
+
+/// ICMP that concerns no connection is somebody else's, unless it is for a virtual address or a
+/// pool's.
+pub(crate) fn pass_unless_vip<A: Address>(
+    services: &Services,
+    destination: A,
+    reason: DropReason,
+) -> Result<Decision, DropReason> {
+    let destination = destination.into();
+    if services.is_vip(destination) || services.is_local(destination) {
+        return Err(reason);
+    }
+    Ok(Decision::Pass)
 }
 
 /// Notes what a real server's segment with these `flags` tells of how the server does.
@@ -324,15 +344,21 @@ impl<A: Address> Incoming<'_, A> {
     /// Goes the way of a connection found, unless that is over and a client opens the next one with
     /// the same tuple.
     #[inline]
-    fn follow(&mut self, entry: &Entry<A>, director: &Director, now: Moment) -> Followed<A>
+    fn follow(
+        &mut self,
+        services: &Services,
+        entry: &Entry<A>,
+        director: &Director,
+        now: Moment,
+    ) -> Followed<A>
     where
         A: Tabled,
     {
         let (connection, direction) = (entry.connection(), entry.direction());
         if let Transport::Tcp(segment) = &self.transport
             && segment.is_opening()
-            && connection.is_over()
             && direction == Direction::Original
+            && connection.makes_way()
         {
             return Followed::Over;
         }
@@ -344,6 +370,12 @@ impl<A: Address> Incoming<'_, A> {
         if self.may_travel_no_further() {
             return Followed::Decided(self.time_exceeded(connection));
         }
+        let server = entry.server(services);
+        if server.is_gone()
+            && let Some(followed) = self.forsake(connection, direction, director)
+        {
+            return followed;
+        }
         let tick = Tick::of(now);
         let mut advance = None;
         if !self.is_ordinary() {
@@ -354,12 +386,39 @@ impl<A: Address> Incoming<'_, A> {
             advance = self.advance(connection, direction, director, now);
             entry.note(tick);
         }
-        let server = entry.server(&director.services);
         let decision = self.forward(server, direction, &entry.rewrite(server));
         if advance.is_some_and(|advance| advance.has_changed) {
             return Followed::Changed(decision, connection.tuple(direction.opposite()));
         }
         Followed::Decided(decision)
+    }
+
+    /// What becomes of it when its server no longer carries the connection, if it does not.
+    #[cold]
+    fn forsake(
+        &self,
+        connection: &Connection<A>,
+        direction: Direction,
+        director: &Director,
+    ) -> Option<Followed<A>>
+    where
+        A: Tabled,
+    {
+        if !connection.is_forsaken() {
+            return None;
+        }
+        match &self.transport {
+            Transport::Tcp(segment) if segment.flags() & tcp::RST == 0 => {
+                if let Some(advance) = connection.advance(direction, |_| State::Close) {
+                    A::table(&director.connections).half_open().follow(advance);
+                }
+                Some(Followed::Decided(Decision::Answer(Answer::Reset)))
+            }
+            // What either side still has to say to the other does no harm.
+            Transport::Tcp(_) => None,
+            _ if direction == Direction::Reply => None,
+            _ => Some(Followed::Over),
+        }
     }
 
     /// Whether it is like most packets of a connection: a TCP segment that only acknowledges, with

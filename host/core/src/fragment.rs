@@ -21,11 +21,12 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 use crate::answer::Answer;
 use crate::connection::Tick;
 use crate::connection::table::Tabled;
-use crate::connection::tuple::Tuple;
+use crate::connection::tuple::{Endpoint, Tuple};
 use crate::director::{Decision, Director};
 use crate::packet::address::{Address, IpHeader};
 use crate::packet::{Extent, Fragment, Ip, Transport, TransportChecksum};
-use crate::rewrite::set_addresses;
+use crate::rewrite::{Rewrite, set_addresses};
+use crate::services::Services;
 use crate::time::Moment;
 use crate::verdict::DropReason;
 
@@ -39,6 +40,7 @@ impl Director {
     /// Decides on a piece of a packet.
     pub(crate) fn decide_fragment<A: Tabled>(
         &self,
+        services: &Services,
         octets: &mut [u8],
         fragment: Fragment,
         now: Moment,
@@ -56,16 +58,16 @@ impl Director {
             };
             (datagram, payload.len())
         };
-        if !self.may_concern(&datagram) {
+        if !may_concern(services, &datagram) {
             return match fragment.offset {
-                0 => self.decide_whole::<A>(A::parse(octets)?, Extent::First, COMPLETE, now),
+                0 => self.decide_whole(services, A::parse(octets)?, Extent::First, COMPLETE, now),
                 _ => Ok(Decision::Pass),
             };
         }
         let place = fragment.place(length).ok_or(DropReason::Fragment)?;
         let fragments = A::table(&self.connections).fragments();
         match fragments.place(datagram, place, fragment.is_last, octets, now)? {
-            Place::First => self.decide_first(octets, datagram, now),
+            Place::First => self.decide_first(services, octets, datagram, now),
             Place::Known(fate) => follow(octets, &fate, now),
             Place::Held => Ok(Decision::Hold),
         }
@@ -74,13 +76,14 @@ impl Director {
     /// Decides on the first piece as on a whole packet, and thereby on the others.
     fn decide_first<A: Tabled>(
         &self,
+        services: &Services,
         octets: &mut [u8],
         datagram: Datagram<A>,
         now: Moment,
     ) -> Result<Decision, DropReason> {
         let tuple = first_tuple::<A>(octets);
         let decision = A::parse(octets)
-            .and_then(|ip| self.decide_whole::<A>(ip, Extent::First, COMPLETE, now));
+            .and_then(|ip| self.decide_whole::<A>(services, ip, Extent::First, COMPLETE, now));
         let table = A::table(&self.connections);
         let connection = |tuple: &Tuple<A>| {
             table.look(tuple, |entry| entry.connection().clone()).map(|connection| {
@@ -89,7 +92,15 @@ impl Director {
             })
         };
         let fate = match &decision {
-            Ok(Decision::Forward) => tuple.as_ref().and_then(connection).unwrap_or(Fate::Refused),
+            Ok(Decision::Forward) => match tuple.as_ref().and_then(connection) {
+                Some(fate) => fate,
+                // Where the first piece was sent is where it goes now.
+                None if tuple.is_some() => {
+                    let Ip { header, .. } = A::parse(octets)?;
+                    Fate::Datagram { source: header.source(), destination: header.destination() }
+                }
+                None => Fate::Refused,
+            },
             Ok(Decision::Pass) => Fate::Passed,
             _ => Fate::Refused,
         };
@@ -101,14 +112,6 @@ impl Director {
             Ok(Decision::Answer(Answer::Echo)) => Err(DropReason::Fragment),
             decision => decision,
         }
-    }
-
-    /// Whether a piece without ports may be of a packet to or from a service.
-    fn may_concern<A: Address>(&self, datagram: &Datagram<A>) -> bool {
-        let destination = datagram.destination.into();
-        self.services.is_vip(destination)
-            || self.services.is_local(destination)
-            || self.services.is_rip(datagram.source.into())
     }
 
     /// Puts a piece that was held, and whose time has come, into `buffer`, which should be as long
@@ -126,6 +129,14 @@ impl Director {
         let v4 = Ipv4Addr::table(&self.connections).fragments().totals();
         v4.and(Ipv6Addr::table(&self.connections).fragments().totals())
     }
+}
+
+/// Whether a piece without ports may be of a packet to or from a service.
+fn may_concern<A: Address>(services: &Services, datagram: &Datagram<A>) -> bool {
+    let destination = datagram.destination.into();
+    services.is_vip(destination)
+        || services.is_local(destination)
+        || services.is_rip(datagram.source.into())
 }
 
 /// The tuple of a first piece.
@@ -153,6 +164,16 @@ fn follow<A: Address>(
             set_addresses(&mut header, &connection.rewrite(*direction));
             connection.touch(Tick::of(now));
             connection.server().traffic().count(*direction, length);
+            Ok(Decision::Forward)
+        }
+        Fate::Datagram { source, destination } => {
+            let Ip { mut header, .. } = A::parse(octets)?;
+            if header.hop_limit() <= 1 {
+                return Err(DropReason::Fragment);
+            }
+            let end = |address| Some(Endpoint { address, port: 0 });
+            let rewrite = Rewrite { source: end(*source), destination: end(*destination) };
+            set_addresses(&mut header, &rewrite);
             Ok(Decision::Forward)
         }
         Fate::Passed => Ok(Decision::Pass),

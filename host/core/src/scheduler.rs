@@ -60,17 +60,20 @@ pub trait Scheduler: Any + Send {
     }
 }
 
-/// The director's own rule for when a scheduler has no answer: the server with the least
-/// `active * 256 + inactive` for its weight, the first listed among equals, `None` when no server
-/// has a weight above 0.
+/// The director's own rule for when a scheduler has no answer: of the servers that `may` take the
+/// connection, the one with the least `active * 256 + inactive` for its weight, the first listed
+/// among equals; `None` when none of them has a weight above 0.
 ///
 /// The comparison is cross-multiplied, so no weight is ever divided by. Cost: one pass.
 #[must_use]
-pub fn weighted_least_connections(servers: &[Arc<RealServer>]) -> Option<usize> {
+pub fn weighted_least_connections(
+    servers: &[Arc<RealServer>],
+    may: impl Fn(&RealServer) -> bool,
+) -> Option<usize> {
     let mut least: Option<(usize, u64, u64)> = None;
     for (index, server) in servers.iter().enumerate() {
         let weight = u64::from(server.weight());
-        if weight == 0 {
+        if weight == 0 || !may(server) {
             continue;
         }
         let overhead = server.overhead();

@@ -1,21 +1,24 @@
 //! A virtual service: an address of the director's, its real servers and its scheduler.
 
 use core::fmt;
-use core::net::{IpAddr, SocketAddr};
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::collections::{HashMap, HashSet};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::ops::RangeInclusive;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::{ArcSwap, Guard};
 use wvs_abi::Request;
 
-use crate::connection::state::Timeouts;
+use crate::connection::state::{LiveTimeouts, Timeouts};
 use crate::connection::tuple::Endpoint;
 use crate::event::EventQueue;
 use crate::packet::address::Address;
+use crate::persistence::{Persistence, Templates};
 use crate::pool::Pool;
 pub use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::real_server::RealServer;
+use crate::roster::{Drain, Member, Roster, RosterRules, Stage, Standing};
 use crate::scheduler::{Pick, Scheduler, weighted_least_connections};
 use crate::stats::Counter;
 use crate::time::Moment;
@@ -77,28 +80,40 @@ pub enum Forwarding {
     FullNat(Arc<Pool>),
 }
 
-/// What the connections of a virtual service live under.
+/// What never changes about a virtual service, and what its connections share.
 #[derive(Debug)]
 pub struct Terms {
-    /// What clients connect to.
+    /// What clients connect to; the first of several addresses.
     pub address: ServiceAddress,
-    /// How long silent ones live.
-    pub timeouts: Timeouts,
-    /// How they are translated.
+    /// How packets are translated.
     pub forwarding: Forwarding,
-    /// What the scheduler is yet to be told of them.
+    /// How long silent connections live.
+    pub timeouts: LiveTimeouts,
+    /// Which client has which server.
+    pub templates: Templates,
+    /// What the scheduler is yet to be told of connections.
     pub events: EventQueue,
+    /// A server reached a threshold or left it, which the scheduler is yet to be told.
+    has_changed: AtomicBool,
 }
 
 impl Terms {
     /// NAT with the default timeouts.
     #[must_use]
     pub fn new(address: ServiceAddress) -> Self {
+        Self::forwarding(address, Forwarding::default())
+    }
+
+    /// Another way of forwarding, with the default timeouts.
+    #[must_use]
+    pub fn forwarding(address: ServiceAddress, forwarding: Forwarding) -> Self {
         Self {
             address,
-            timeouts: Timeouts::default(),
-            forwarding: Forwarding::default(),
+            forwarding,
+            timeouts: LiveTimeouts::from(&Timeouts::default()),
+            templates: Templates::default(),
             events: EventQueue::default(),
+            has_changed: AtomicBool::default(),
         }
     }
 
@@ -117,6 +132,95 @@ impl Terms {
             Forwarding::FullNat(pool) => Some(pool),
         }
     }
+
+    pub(crate) fn note_change(&self) {
+        self.has_changed.store(true, Relaxed);
+    }
+}
+
+/// Where clients reach a service: every port of `ports` at every address of `vips`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// The virtual addresses, all of one family.
+    pub vips: Vec<IpAddr>,
+    /// The virtual ports; 0 alone for ICMP.
+    pub ports: Ports,
+}
+
+/// The ports of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ports {
+    /// These, of which no two overlap.
+    These(Vec<RangeInclusive<u16>>),
+    /// All that no other service has.
+    Others,
+}
+
+impl Reach {
+    /// One address and port.
+    #[must_use]
+    pub fn at(address: ServiceAddress) -> Self {
+        let ports = Ports::These(vec![address.port..=address.port]);
+        Self { vips: vec![address.vip], ports }
+    }
+
+    /// The first address and port; port 0 for [`Ports::Others`], and the unspecified address where
+    /// there is none.
+    #[must_use]
+    pub fn first(&self, protocol: Protocol) -> ServiceAddress {
+        let vip = self.vips.first().copied().unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        let port = match &self.ports {
+            Ports::These(ranges) => ranges.first().map_or(0, |range| *range.start()),
+            Ports::Others => 0,
+        };
+        ServiceAddress { protocol, vip, port }
+    }
+}
+
+/// What may be changed about a service while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where clients reach it.
+    pub reach: Reach,
+    /// UDP: every datagram is scheduled by itself, and none opens a connection.
+    pub is_one_packet: bool,
+    /// See [`OnNoServer`].
+    pub on_no_server: OnNoServer,
+    /// See [`OnStray`].
+    pub on_stray: OnStray,
+    /// How servers stand in for each other.
+    pub rules: RosterRules,
+    /// How long silent connections live.
+    pub timeouts: Timeouts,
+    /// Whether clients come back to their servers.
+    pub persistence: Option<Persistence>,
+}
+
+impl Settings {
+    /// A service at `reach` with every default.
+    #[must_use]
+    pub fn new(reach: Reach) -> Self {
+        Self {
+            reach,
+            is_one_packet: false,
+            on_no_server: OnNoServer::default(),
+            on_stray: OnStray::default(),
+            rules: RosterRules::default(),
+            timeouts: Timeouts::default(),
+            persistence: None,
+        }
+    }
+
+    /// Where datagrams of `server` come from for clients, when no connection tells. Port 0 stands
+    /// for the server's.
+    pub(crate) fn one_packet_source(&self, server: &RealServer) -> Option<SocketAddr> {
+        let vip = self.reach.vips.first().filter(|_| self.is_one_packet)?;
+        let port = match &self.reach.ports {
+            Ports::These(ranges) if server.address().port() != 0 => *ranges.first()?.start(),
+            _ => 0,
+        };
+        Some(SocketAddr::new(*vip, port))
+    }
 }
 
 /// A virtual service as configured.
@@ -126,14 +230,14 @@ pub struct ServiceConfig {
     pub id: u32,
     /// Unique within the director, for people.
     pub name: String,
-    /// Its address, and what its connections live under; its real servers have the same.
+    /// What its connections live under; its real servers have the same.
     pub terms: Arc<Terms>,
-    /// See [`OnNoServer`].
-    pub on_no_server: OnNoServer,
-    /// See [`OnStray`].
-    pub on_stray: OnStray,
+    /// What may be changed later.
+    pub settings: Settings,
     /// The real servers, in the order that schedulers see them in.
-    pub servers: Vec<Arc<RealServer>>,
+    pub members: Vec<Member>,
+    /// Who takes connections when the others are too few.
+    pub sorry: Option<Arc<RealServer>>,
     /// Seed of the numbers that the scheduler gets with each request.
     pub seed: u64,
 }
@@ -145,17 +249,28 @@ pub struct SchedulingCounters {
     pub picked: Counter,
     /// Connections placed by [`weighted_least_connections`] because the scheduler had no answer.
     pub fallback: Counter,
+    /// The same, because the scheduler's choice had had its share for its slow start.
+    pub spared: Counter,
+    /// Connections that went to the server that their client had before.
+    pub persistent: Counter,
+    /// Connections that the sorry server got.
+    pub sorry: Counter,
     /// Connections that no server could take.
     pub no_server: Counter,
 }
 
 /// A virtual service at work.
 pub struct Service {
-    config: ServiceConfig,
+    id: u32,
+    name: String,
+    terms: Arc<Terms>,
+    settings: ArcSwap<Settings>,
     seat: Mutex<Seat>,
     counters: SchedulingCounters,
     /// When the scheduler is to tick next; [`NEVER`] when it does not want to.
     next_tick_ms: AtomicU64,
+    /// When the roster is to be settled next although nobody changes it; or [`NEVER`].
+    next_deadline_ms: AtomicU64,
 }
 
 /// In place of the time of a tick.
@@ -169,69 +284,100 @@ const EVENTS_BEFORE_A_DECISION: usize = 64;
 const SLICES_OF_EVENTS: usize = 16;
 
 /// Where a new connection goes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Placement<'a> {
-    pub(crate) server: &'a Arc<RealServer>,
+#[derive(Clone, Debug)]
+pub(crate) struct Placement {
+    pub(crate) server: Arc<RealServer>,
     /// The generation of the scheduler that chose it; 0 when the director did by itself.
     pub(crate) generation: u16,
+    pub(crate) is_sorry: bool,
 }
 
-/// The scheduler and what belongs to it, behind the service's one lock.
+impl Placement {
+    fn by_director(server: &Arc<RealServer>) -> Self {
+        Self { server: Arc::clone(server), generation: 0, is_sorry: false }
+    }
+}
+
+/// The scheduler, the servers and what belongs to them, behind the service's one lock.
 struct Seat {
     scheduler: Box<dyn Scheduler>,
+    roster: Roster,
     random: Random,
 }
 
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Service").field("id", &self.id).field("name", &self.name).finish()
     }
 }
 
 impl Service {
     /// Puts a service to work; `scheduler` is told of its servers here.
     #[must_use]
-    pub fn new(config: ServiceConfig, mut scheduler: Box<dyn Scheduler>) -> Self {
-        scheduler.servers_changed(&config.servers);
-        let random = Random::new(config.seed);
+    pub fn new(config: ServiceConfig, mut scheduler: Box<dyn Scheduler>, now: Moment) -> Self {
+        let ServiceConfig { id, name, terms, settings, members, sorry, seed } = config;
+        let roster = Roster::new(settings.rules, members, sorry, now);
+        scheduler.servers_changed(roster.servers());
+        terms.timeouts.set(&settings.timeouts);
+        terms.templates.set(settings.persistence);
         let this = Self {
-            config,
-            seat: Mutex::new(Seat { scheduler, random }),
+            id,
+            name,
+            terms,
+            settings: ArcSwap::from_pointee(settings),
+            seat: Mutex::new(Seat { scheduler, roster, random: Random::new(seed) }),
             counters: SchedulingCounters::default(),
             next_tick_ms: AtomicU64::new(0),
+            next_deadline_ms: AtomicU64::new(NEVER),
         };
-        this.scheduler_changed(&this.seat());
+        {
+            let seat = this.seat();
+            this.scheduler_changed(&seat);
+            this.plan_deadline(&seat, now);
+        }
         this
     }
 
     /// Its number.
     #[must_use]
     pub fn id(&self) -> u32 {
-        self.config.id
+        self.id
     }
 
     /// Its name in the configuration.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.config.name
+        &self.name
     }
 
-    /// What clients connect to.
+    /// What clients connect to; the first of several addresses that it had from the start.
     #[must_use]
     pub fn address(&self) -> ServiceAddress {
-        self.config.terms.address
+        self.terms.address
     }
 
     /// What its connections live under.
     #[must_use]
-    pub fn terms(&self) -> &Terms {
-        &self.config.terms
+    pub fn terms(&self) -> &Arc<Terms> {
+        &self.terms
     }
 
-    /// Its real servers, in the order of the configuration.
+    /// What may be changed about it.
     #[must_use]
-    pub fn servers(&self) -> &[Arc<RealServer>] {
-        &self.config.servers
+    pub fn settings(&self) -> Guard<Arc<Settings>> {
+        self.settings.load()
+    }
+
+    /// Its real servers, in the order of the configuration, without the sorry server. Waits for the
+    /// decision at hand.
+    #[must_use]
+    pub fn servers(&self) -> Arc<[Arc<RealServer>]> {
+        Arc::clone(self.seat().roster.servers())
+    }
+
+    /// Looks at its servers between two decisions.
+    pub fn look_at_roster<R>(&self, look: impl FnOnce(&Roster) -> R) -> R {
+        look(&self.seat().roster)
     }
 
     /// How its connections were placed so far.
@@ -240,19 +386,11 @@ impl Service {
         &self.counters
     }
 
-    pub(crate) fn on_no_server(&self) -> OnNoServer {
-        self.config.on_no_server
-    }
-
-    pub(crate) fn on_stray(&self) -> OnStray {
-        self.config.on_stray
-    }
-
     /// Replaces the scheduler between two decisions. Established connections never notice: they
     /// do not meet it. The old one is returned, to be dropped where that costs nobody time.
     pub fn replace_scheduler(&self, mut scheduler: Box<dyn Scheduler>) -> Box<dyn Scheduler> {
         let mut seat = self.seat();
-        scheduler.servers_changed(&self.config.servers);
+        scheduler.servers_changed(seat.roster.servers());
         let old = core::mem::replace(&mut seat.scheduler, scheduler);
         self.scheduler_changed(&seat);
         old
@@ -264,27 +402,80 @@ impl Service {
     }
 
     /// Changes the scheduler between two decisions. It ticks right after.
-    pub fn change_scheduler<R>(&self, act: impl FnOnce(&mut dyn Scheduler) -> R) -> R {
-        let mut seat = self.seat();
-        let result = act(&mut *seat.scheduler);
-        self.scheduler_changed(&seat);
+    pub fn change_scheduler<R>(
+        &self,
+        act: impl FnOnce(&mut dyn Scheduler, &[Arc<RealServer>]) -> R,
+    ) -> R {
+        let seat = &mut *self.seat();
+        let result = act(&mut *seat.scheduler, seat.roster.servers());
+        self.scheduler_changed(seat);
         result
     }
 
-    /// Tells the scheduler that a weight was changed.
-    pub fn servers_changed(&self) {
-        self.seat().scheduler.servers_changed(&self.config.servers);
+    /// Changes how the server at `address` stands. Who serves from now on, if there is such a
+    /// server. Waits for the decision at hand.
+    pub fn change_server(
+        &self,
+        address: SocketAddr,
+        now: Moment,
+        change: impl FnOnce(&mut Standing),
+    ) -> Option<Stage> {
+        let seat = &mut *self.seat();
+        if !seat.roster.change(address, now, change) {
+            return None;
+        }
+        self.roster_changed(seat, now);
+        Some(seat.roster.stage())
     }
 
-    /// Does what is due besides decisions: tells the scheduler of events that wait, 1,024 at most,
-    /// and lets it tick. To be called about every 100 ms, and when a tick is due. Returns when the
-    /// next one is. Cost when there is nothing to do: two loads.
+    /// Puts other settings, servers and sorry server in place of the present ones. Who is not among
+    /// `members` any more leaves as `drain` says, and keeps its connections until then.
+    pub fn reconfigure(
+        &self,
+        settings: Settings,
+        members: Vec<Member>,
+        sorry: Option<Arc<RealServer>>,
+        drain: Drain,
+        now: Moment,
+    ) {
+        self.terms.timeouts.set(&settings.timeouts);
+        self.terms.templates.set(settings.persistence);
+        let seat = &mut *self.seat();
+        seat.roster.replace(settings.rules, members, sorry, drain, now);
+        self.settings.store(Arc::new(settings));
+        self.roster_changed(seat, now);
+    }
+
+    /// Has all servers leave, since the service was taken away. Their connections go on as `drain`
+    /// says.
+    pub fn retire(&self, drain: Drain, now: Moment) {
+        let seat = &mut *self.seat();
+        let rules = *seat.roster.rules();
+        seat.roster.replace(rules, Vec::new(), None, drain, now);
+        self.roster_changed(seat, now);
+    }
+
+    /// Forgets servers that were taken away and have no connections any more. Whether there were
+    /// any.
+    pub fn dismiss_empty(&self) -> bool {
+        self.seat().roster.dismiss_empty()
+    }
+
+    /// Does what is due besides decisions: ends drains, forgets templates, tells the scheduler of
+    /// events that wait, 1,024 at most, and lets it tick. To be called about every 100 ms, and when
+    /// a tick is due. Returns when the next one is. Cost when there is nothing to do: four loads.
     pub fn attend(&self, now: Moment) -> Option<Moment> {
         let now_ms = now.as_millis();
+        if self.next_deadline_ms.load(Relaxed) <= now_ms {
+            let seat = &mut *self.seat();
+            seat.roster.settle(now);
+            self.roster_changed(seat, now);
+        }
+        self.terms.templates.sweep(now);
         let is_due = self.next_tick_ms.load(Relaxed) <= now_ms;
-        if is_due || self.config.terms.events.has_any() {
+        if is_due || self.terms.events.has_any() {
             for _ in 1..SLICES_OF_EVENTS {
-                if !self.config.terms.events.has_any() {
+                if !self.terms.events.has_any() {
                     break;
                 }
                 // Connections may come in between.
@@ -295,12 +486,12 @@ impl Service {
             // Looked at again: another thread may have been faster.
             if self.next_tick_ms.load(Relaxed) <= now_ms {
                 let request = Request {
-                    service_id: self.config.id,
+                    service_id: self.id,
                     now_ms,
                     random: seat.random.next(),
                     ..Request::default()
                 };
-                let next = seat.scheduler.tick(&request, &self.config.servers);
+                let next = seat.scheduler.tick(&request, seat.roster.servers());
                 let next_ms = next.map_or(NEVER, |pause_ms| now_ms.saturating_add(pause_ms));
                 self.next_tick_ms.store(next_ms, Relaxed);
             }
@@ -311,52 +502,103 @@ impl Service {
         }
     }
 
-    /// The server for a new connection; `None` when no server may take it. `request` needs neither
-    /// service nor random number filled in. Cost: the service's lock and the scheduler's time.
-    pub(crate) fn pick(&self, mut request: Request) -> Option<Placement<'_>> {
-        let servers = self.servers();
-        request.service_id = self.config.id;
-        let (pick, generation) = {
-            let seat = &mut *self.seat();
-            if self.config.terms.events.has_any() {
-                self.tell(seat, EVENTS_BEFORE_A_DECISION);
-            }
-            request.random = seat.random.next();
-            (seat.scheduler.schedule(&request, servers), seat.scheduler.generation())
-        };
-        let picked = match pick {
+    /// The server for a new connection of `client`; `None` when no server may take it. `request`
+    /// needs neither service nor random number filled in. Cost: the service's lock and the
+    /// scheduler's time.
+    pub(crate) fn place(&self, client: IpAddr, request: Request, now: Moment) -> Option<Placement> {
+        let templates = &self.terms.templates;
+        if !templates.are_on() {
+            return self.pick(request, now);
+        }
+        let mut book = templates.lock();
+        if let Some(template) = book.find(client, now) {
+            self.counters.persistent.count();
+            let server = Arc::clone(&template.server);
+            return Some(Placement { server, generation: template.generation, is_sorry: false });
+        }
+        let placement = self.pick(request, now)?;
+        // Who got no more than an excuse is scheduled again next time.
+        if !placement.is_sorry {
+            templates.note(&mut book, client, &placement.server, placement.generation, now);
+        }
+        Some(placement)
+    }
+
+    /// The same for a client that is in no template.
+    fn pick(&self, mut request: Request, now: Moment) -> Option<Placement> {
+        request.service_id = self.id;
+        let seat = &mut *self.seat();
+        if self.terms.has_changed.load(Relaxed) && self.terms.has_changed.swap(false, Relaxed) {
+            seat.scheduler.servers_changed(seat.roster.servers());
+        }
+        if self.terms.events.has_any() {
+            self.tell(seat, EVENTS_BEFORE_A_DECISION);
+        }
+        request.random = seat.random.next();
+        let Seat { scheduler, roster, random } = seat;
+        if roster.stage() == Stage::Sorry {
+            return self.sorry(roster);
+        }
+        let servers = roster.servers();
+        let picked = match scheduler.schedule(&request, servers) {
             Pick::Server(index) => servers.get(index).filter(|server| server.weight() > 0),
-            Pick::NoServer => {
-                self.counters.no_server.count();
-                return None;
-            }
+            Pick::NoServer => return self.sorry(roster),
             Pick::Defer => None,
         };
-        if let Some(server) = picked {
-            self.counters.picked.count();
-            return Some(Placement { server, generation });
+        let Some(picked) = picked else {
+            let Some(server) = least_loaded(servers, None) else { return self.sorry(roster) };
+            self.counters.fallback.count();
+            return Some(Placement::by_director(server));
+        };
+        let slow_start = roster.rules().slow_start;
+        if !slow_start.is_zero()
+            && u64::from(picked.share(now, slow_start)) <= random.next() & 1_023
+            && let Some(server) = least_loaded(servers, Some(picked.id()))
+        {
+            self.counters.spared.count();
+            return Some(Placement::by_director(server));
         }
-        let fallback = weighted_least_connections(servers).and_then(|index| servers.get(index));
-        match fallback {
-            Some(_) => self.counters.fallback.count(),
-            None => self.counters.no_server.count(),
-        }
-        Some(Placement { server: fallback?, generation: 0 })
+        self.counters.picked.count();
+        let (server, generation) = (Arc::clone(picked), scheduler.generation());
+        Some(Placement { server, generation, is_sorry: false })
+    }
+
+    /// The sorry server, since nobody else takes a connection.
+    #[cold]
+    fn sorry(&self, roster: &Roster) -> Option<Placement> {
+        let Some(server) = roster.sorry() else {
+            self.counters.no_server.count();
+            return None;
+        };
+        self.counters.sorry.count();
+        Some(Placement { is_sorry: true, ..Placement::by_director(server) })
     }
 
     /// Tells the scheduler of at most so many events.
     #[cold]
     fn tell(&self, seat: &mut Seat, events_max: usize) {
-        let events = &self.config.terms.events;
+        let events = &self.terms.events;
         for event in core::iter::from_fn(|| events.pop()).take(events_max) {
-            seat.scheduler.event(&event, &self.config.servers);
+            seat.scheduler.event(&event, seat.roster.servers());
         }
     }
 
     /// What the scheduler in the seat wants, from now on.
     fn scheduler_changed(&self, seat: &Seat) {
-        self.config.terms.events.want(seat.scheduler.wants_events());
+        self.terms.events.want(seat.scheduler.wants_events());
         self.next_tick_ms.store(0, Relaxed);
+    }
+
+    /// Tells the scheduler of other servers or weights.
+    fn roster_changed(&self, seat: &mut Seat, now: Moment) {
+        self.terms.has_changed.store(false, Relaxed);
+        seat.scheduler.servers_changed(seat.roster.servers());
+        self.plan_deadline(seat, now);
+    }
+
+    fn plan_deadline(&self, seat: &Seat, now: Moment) {
+        let next = seat.roster.next_deadline(now);
+        self.next_deadline_ms.store(next.map_or(NEVER, Moment::as_millis), Relaxed);
     }
 
     /// A scheduler that panicked left its own state behind, nothing of ours: carry on with it.
@@ -365,94 +607,8 @@ impl Service {
     }
 }
 
-/// All virtual services of a director.
-#[derive(Debug, Default)]
-pub struct Services {
-    list: Vec<Arc<Service>>,
-    /// Every real server at its number.
-    servers: Vec<Option<Arc<RealServer>>>,
-    by_address: HashMap<ServiceAddress, Arc<Service>, foldhash::fast::FixedState>,
-    vips: HashSet<IpAddr, foldhash::fast::FixedState>,
-    real_servers: HashSet<(Protocol, SocketAddr), foldhash::fast::FixedState>,
-    rips: HashSet<IpAddr, foldhash::fast::FixedState>,
-    locals: HashSet<IpAddr, foldhash::fast::FixedState>,
-}
-
-impl Services {
-    /// Indexes `list`. Of two services with one address the later one is reached.
-    #[must_use]
-    pub fn new(list: Vec<Arc<Service>>) -> Self {
-        let mut by_address = HashMap::default();
-        let mut servers = Vec::new();
-        let mut vips = HashSet::default();
-        let mut real_servers = HashSet::default();
-        let mut rips = HashSet::default();
-        let mut locals = HashSet::default();
-        for service in &list {
-            by_address.insert(service.address(), Arc::clone(service));
-            vips.insert(service.address().vip);
-            let protocol = service.address().protocol;
-            for server in service.servers() {
-                real_servers.insert((protocol, server.address()));
-                rips.insert(server.address().ip());
-                place(&mut servers, server);
-                locals.extend(server.terms().pool().into_iter().flat_map(Pool::addresses));
-            }
-        }
-        Self { list, servers, by_address, vips, real_servers, rips, locals }
-    }
-
-    /// Every service, in the order of the configuration.
-    #[must_use]
-    pub fn list(&self) -> &[Arc<Service>] {
-        &self.list
-    }
-
-    /// The real server with this number.
-    #[inline]
-    pub(crate) fn server(&self, id: u32) -> Option<&RealServer> {
-        self.servers.get(usize::try_from(id).ok()?)?.as_deref()
-    }
-
-    /// The service at exactly this address.
-    #[must_use]
-    pub fn find(&self, address: &ServiceAddress) -> Option<&Arc<Service>> {
-        self.by_address.get(address)
-    }
-
-    /// Whether some service has a real server at this address and port.
-    #[must_use]
-    pub fn is_real_server(&self, protocol: Protocol, address: SocketAddr) -> bool {
-        self.real_servers.contains(&(protocol, address))
-    }
-
-    /// Whether some service has a real server at this address, whatever the port.
-    #[must_use]
-    pub fn is_rip(&self, address: IpAddr) -> bool {
-        self.rips.contains(&address)
-    }
-
-    /// Whether some service has this address in its pool.
-    #[must_use]
-    pub fn is_local(&self, address: IpAddr) -> bool {
-        self.locals.contains(&address)
-    }
-
-    /// Whether some service has this virtual address.
-    #[must_use]
-    pub fn is_vip(&self, address: IpAddr) -> bool {
-        self.vips.contains(&address)
-    }
-}
-
-/// Puts a server at its number, if that is no larger than numbers counted up ever are.
-fn place(servers: &mut Vec<Option<Arc<RealServer>>>, server: &Arc<RealServer>) {
-    const NUMBERS_MAX: usize = 1 << 24;
-    let Some(id) = usize::try_from(server.id()).ok().filter(|id| *id < NUMBERS_MAX) else { return };
-    if servers.len() <= id {
-        servers.resize(id.saturating_add(1), None);
-    }
-    if let Some(place) = servers.get_mut(id) {
-        *place = Some(Arc::clone(server));
-    }
+/// The server that the director would choose by itself, but not the one with the number `other`.
+fn least_loaded(servers: &[Arc<RealServer>], other: Option<u32>) -> Option<&Arc<RealServer>> {
+    let may = |server: &RealServer| other != Some(server.id());
+    weighted_least_connections(servers, may).and_then(|index| servers.get(index))
 }

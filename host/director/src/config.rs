@@ -9,20 +9,25 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{fmt, fs, io};
 
-use wvs_core::connection::state::Timeouts;
 use wvs_core::connection::table::TableLimits;
 use wvs_core::director::ClosedPort;
-use wvs_core::service::{OnNoServer, OnStray, ServiceAddress};
+use wvs_core::roster::{Drain, Parting};
+use wvs_core::service::{Protocol, ServiceAddress, Settings};
+use wvs_core::time::Moment;
 
 mod document;
 mod forwarding;
 pub mod keys;
+mod persistence;
 mod plugins;
 mod problem;
+mod reach;
 mod reader;
 mod schema;
+mod servers;
 pub mod units;
 
 pub use problem::{Place, Problem, Severity};
@@ -47,6 +52,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// How many connections there may be, 1 or more.
     pub limits: TableLimits,
+    /// How many templates a service with persistence may have, 1 or more.
+    pub templates_max: usize,
     /// The director's own answers a second.
     pub replies_per_second: u32,
     /// Whether echo requests to a VIP without an ICMP service are answered.
@@ -103,20 +110,52 @@ pub struct PluginConfig {
 pub struct ServiceConfig {
     /// Its name, once in the configuration.
     pub name: String,
-    /// What clients connect to, once in the configuration.
-    pub address: ServiceAddress,
+    /// What it carries.
+    pub protocol: Protocol,
     /// What chooses the real server.
     pub scheduler: SchedulerConfig,
     /// How packets get to the real servers.
     pub forwarding: ForwardingConfig,
-    /// How long silent connections live.
-    pub timeouts: Timeouts,
-    /// What a client gets when no server may take its connection.
-    pub on_no_server: OnNoServer,
-    /// What becomes of segments of unknown connections.
-    pub on_stray: OnStray,
+    /// What can be changed while it runs.
+    pub settings: Settings,
+    /// What becomes of the connections of a server that is drained or no longer described.
+    pub drain: DrainConfig,
+    /// RIP and port of the server that takes connections when the others are too few.
+    pub sorry: Option<SocketAddr>,
     /// The real servers, in the order that the scheduler sees them in.
     pub servers: Vec<ServerConfig>,
+}
+
+/// How a server is emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainConfig {
+    /// How long that may take; `None` for as long as it does.
+    pub deadline: Option<Duration>,
+    /// What becomes of TCP connections that are left then.
+    pub then: Parting,
+}
+
+impl Default for DrainConfig {
+    fn default() -> Self {
+        Self { deadline: None, then: Parting::Reset }
+    }
+}
+
+impl DrainConfig {
+    /// Beginning at `now`.
+    #[must_use]
+    pub fn from(self, now: Moment) -> Drain {
+        Drain { deadline: self.deadline.map(|deadline| now.after(deadline)), then: self.then }
+    }
+}
+
+impl ServiceConfig {
+    /// The first of its virtual addresses with the first of its ports; port 0 for all that no
+    /// other service has, and for ICMP.
+    #[must_use]
+    pub fn address(&self) -> ServiceAddress {
+        self.settings.reach.first(self.protocol)
+    }
 }
 
 /// How packets get to the real servers.
@@ -169,10 +208,16 @@ pub struct ShadowConfig {
 /// A real server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
-    /// RIP and port; port 0 for ICMP.
+    /// RIP and port; port 0 for ICMP, and for the port that the client connects to.
     pub address: SocketAddr,
     /// Its weight, 0 to 65535; 0 is quiesced.
     pub weight: u32,
+    /// With so many connections it gets no new ones; 0 for no limit.
+    pub upper_threshold: u32,
+    /// With fewer it gets some again; 0 for three quarters of the upper one.
+    pub lower_threshold: u32,
+    /// Whether it is needed only when the others are too few.
+    pub is_backup: bool,
 }
 
 impl Config {

@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 use crate::config::ConfigError;
 use crate::deployment::{Misfit, MisfitCause};
 use crate::lab::{self, Lab, LabError};
+use crate::operation::{Action, ChangeError, Proposal, ProposedPlugin};
 use crate::run::{Running, StartError};
-use crate::schedulers::{Action, ChangeError, Proposal, ProposedPlugin};
 use crate::stop_signals::StopSignals;
 use act::{Act, Goal};
 use load::Load;
@@ -204,7 +204,8 @@ impl Stage<'_> {
 
     fn report(&self, running: &Running, acts: Vec<ActReport>, took: Duration) -> Report {
         let total = self.load.total();
-        let counters = running.seats().first().map(|seat| seat.service().counters());
+        let seats = running.seats();
+        let counters = seats.first().map(|seat| seat.service().counters());
         let (picked, fallback) =
             counters.map_or((0, 0), |counters| (counters.picked.get(), counters.fallback.get()));
         Report {
@@ -233,7 +234,7 @@ impl Performance<'_> {
             // The load never stops: schedulers change under it.
             if let Some(plugin) = act.plugin.clone().filter(|_| number > 0) {
                 self.stage.load.measure_nothing();
-                for seat in self.running.seats() {
+                for seat in &*self.running.seats() {
                     seat.set_probation(act.probation);
                 }
                 self.running.change_scheduler(config::SERVICE, swap(plugin)).await?;
@@ -311,7 +312,8 @@ impl Performance<'_> {
     }
 
     fn placements(&self) -> Placements {
-        let Some(seat) = self.running.seats().first() else { return Placements::default() };
+        let seats = self.running.seats();
+        let Some(seat) = seats.first() else { return Placements::default() };
         let service = seat.service().counters();
         let report = seat.report();
         let plugin = report.plugin.counters;

@@ -2,13 +2,17 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use wvs_core::pool::Pool;
 use wvs_core::real_server::RealServer;
-use wvs_core::service::{Forwarding, Service, ServiceConfig as CoreServiceConfig, Services, Terms};
+use wvs_core::roster::{Member, Standing};
+use wvs_core::service::{Forwarding, Service, ServiceConfig as CoreServiceConfig, Terms};
+use wvs_core::services::Services;
+use wvs_core::time::Moment;
 use wvs_plugin::{Host, HostError, InstanceError, Limits, LoadError, Module, Source};
 
 use crate::config::{
@@ -23,7 +27,31 @@ pub struct Deployment {
     /// The services, for the director.
     pub services: Services,
     /// Who schedules for each of them, in the same order.
-    pub seats: Vec<Seat>,
+    pub seats: Vec<Arc<Seat>>,
+    /// The numbers that are still free.
+    pub numbers: Numbers,
+}
+
+/// The next numbers of services and real servers. None is given out twice in a director, so that
+/// nobody takes a new server for an old one.
+#[derive(Debug, Default)]
+pub struct Numbers {
+    services: u32,
+    servers: u32,
+}
+
+impl Numbers {
+    fn service(&mut self) -> u32 {
+        let number = self.services;
+        self.services = number.wrapping_add(1);
+        number
+    }
+
+    fn server(&mut self) -> u32 {
+        let number = self.servers;
+        self.servers = number.wrapping_add(1);
+        number
+    }
 }
 
 /// Something in a configuration that showed itself only when the plugins were loaded.
@@ -87,7 +115,8 @@ pub enum MisfitCause {
 pub fn check(path: &Path) -> Result<Reading, HostError> {
     let mut reading = Reading::of_file(path);
     // The seed does not matter: nothing is scheduled but the trial, which has its own.
-    if let Err(misfits) = Deployment::new(reading.config(), &Host::new()?, || 0) {
+    let deployment = Deployment::new(reading.config(), &Host::new()?, || 0, Moment::default());
+    if let Err(misfits) = deployment {
         add_misfits(&mut reading, &misfits);
     }
     Ok(reading)
@@ -120,7 +149,7 @@ impl Misfit {
 
 impl Deployment {
     /// Loads every plugin of `config` and tries each with each service that uses it. `seed` gives
-    /// the seeds of the random numbers that schedulers get.
+    /// the seeds of the random numbers that schedulers get, and `now` is when they begin.
     ///
     /// Waits for compilation, which takes milliseconds for an ordinary plugin and may take seconds
     /// for a large one.
@@ -131,70 +160,71 @@ impl Deployment {
         config: &Config,
         host: &Host,
         mut seed: impl FnMut() -> u64,
+        now: Moment,
     ) -> Result<Self, Vec<Misfit>> {
         let mut misfits = Vec::new();
         let modules = Modules::load(config, host, &mut misfits);
         let mut seats = Vec::with_capacity(config.services.len());
-        let mut server_ids = 0..;
-        for (id, service) in (0..).zip(&config.services) {
-            let terms = Arc::new(terms(service));
-            let servers = servers(service, &terms, &mut server_ids);
-            // A plugin that could not be loaded was reported already.
-            let scheduler = &service.scheduler;
-            let Some(first) = modules.generation(&scheduler.plugin, scheduler.config.as_deref())
-            else {
-                continue;
-            };
-            match seat(id, service, terms, servers, first, seed()) {
-                Ok(seat) => {
-                    misfits.extend(try_out_shadow(&seat, service, &modules));
-                    seats.push(seat);
-                }
-                Err(error) => misfits.push(Misfit::of_service(service, error)),
-            }
+        let mut numbers = Numbers::default();
+        for service in &config.services {
+            seats.extend(open(service, &modules, &mut numbers, seed(), now, &mut misfits));
         }
         if !misfits.is_empty() {
             return Err(misfits);
         }
+        let seats: Vec<_> = seats.into_iter().map(Arc::new).collect();
         let services = seats.iter().map(|seat| Arc::clone(seat.service())).collect();
-        Ok(Self { services: Services::new(services), seats })
+        Ok(Self { services: Services::new(services, Vec::new(), &[]), seats, numbers })
     }
 }
 
-/// Probes the plugin of a service and puts both to work.
-fn seat(
-    id: u32,
+/// Probes the plugin of a service, puts both to work, and begins the trial that the configuration
+/// wants, if it wants one. `None` for a plugin that could not be loaded, which was reported already.
+pub(crate) fn open(
     config: &ServiceConfig,
-    terms: Arc<Terms>,
-    servers: Vec<Arc<RealServer>>,
-    first: Generation,
+    modules: &Modules<'_>,
+    numbers: &mut Numbers,
     seed: u64,
-) -> Result<Seat, InstanceError> {
-    let Generation { module, config: plugin_config } = &first;
-    module.probe(plugin_config.as_deref(), &servers)?;
-    let scheduler = module.scheduler(plugin_config.as_deref(), &servers)?;
-    let SchedulerConfig { probation, record, .. } = config.scheduler;
-    let config = CoreServiceConfig {
-        id,
+    now: Moment,
+    misfits: &mut Vec<Misfit>,
+) -> Option<Seat> {
+    let SchedulerConfig { plugin, config: plugin_config, probation, record, shadow } =
+        &config.scheduler;
+    let first = modules.generation(plugin, plugin_config.as_deref())?;
+    let terms = Arc::new(terms(config));
+    let members = members(config, &terms, numbers, |_| None);
+    let sorry = config.sorry.map(|address| sorry(address, &terms, numbers));
+    let servers: Vec<_> = members.iter().map(|member| Arc::clone(&member.server)).collect();
+    let started = first
+        .module
+        .probe(plugin_config.as_deref(), &servers)
+        .and_then(|_| first.module.scheduler(plugin_config.as_deref(), &servers));
+    let scheduler = match started {
+        Ok(scheduler) => scheduler,
+        Err(error) => {
+            misfits.push(Misfit::of_service(config, error));
+            return None;
+        }
+    };
+    let core = CoreServiceConfig {
+        id: numbers.service(),
         name: config.name.clone(),
         terms,
-        on_no_server: config.on_no_server,
-        on_stray: config.on_stray,
-        servers,
+        settings: config.settings.clone(),
+        members,
+        sorry,
         seed,
     };
-    let service = Arc::new(Service::new(config, Box::new(scheduler)));
-    let seat = Seat::new(service, first, probation);
-    seat.set_record(record);
-    Ok(seat)
-}
-
-/// Begins the trial that the configuration wants, if it wants one.
-fn try_out_shadow(seat: &Seat, service: &ServiceConfig, modules: &Modules<'_>) -> Option<Misfit> {
-    let shadow = service.scheduler.shadow.as_ref()?;
-    let candidate = modules.generation(&shadow.plugin, shadow.config.as_deref())?;
-    let begun = seat.try_out(candidate, shadow.share.hundredths(), shadow.limits);
-    begun.err().map(|error| Misfit::of_shadow(service, error))
+    let service = Arc::new(Service::new(core, Box::new(scheduler), now));
+    let seat = Seat::new(service, first, *probation);
+    seat.set_record(*record);
+    if let Some(shadow) = shadow
+        && let Some(candidate) = modules.generation(&shadow.plugin, shadow.config.as_deref())
+    {
+        let begun = seat.try_out(candidate, shadow.share.hundredths(), shadow.limits);
+        misfits.extend(begun.err().map(|error| Misfit::of_shadow(config, error)));
+    }
+    Some(seat)
 }
 
 fn terms(service: &ServiceConfig) -> Terms {
@@ -204,19 +234,53 @@ fn terms(service: &ServiceConfig) -> Terms {
             Forwarding::FullNat(Arc::new(Pool::new(addresses.clone(), ports.clone())))
         }
     };
-    Terms { timeouts: service.timeouts.clone(), forwarding, ..Terms::new(service.address) }
+    Terms::forwarding(service.address(), forwarding)
 }
 
-/// The real servers of a service, each with the next number.
-fn servers(
+/// The real servers that a configuration describes, as they stand from its point of view. Those that
+/// `present` knows by their address are the same as before, the others get the next numbers.
+pub(crate) fn members(
     service: &ServiceConfig,
     terms: &Arc<Terms>,
-    ids: &mut impl Iterator<Item = u32>,
-) -> Vec<Arc<RealServer>> {
-    let server = |(config, id): (&ServerConfig, u32)| {
-        Arc::new(RealServer::new(id, config.address, config.weight, Arc::clone(terms)))
+    numbers: &mut Numbers,
+    present: impl Fn(SocketAddr) -> Option<Member>,
+) -> Vec<Member> {
+    let member = |config: &ServerConfig| {
+        let (server, before) = match present(config.address) {
+            Some(Member { server, standing }) => (server, standing),
+            None => {
+                let server = RealServer::new(
+                    numbers.server(),
+                    config.address,
+                    config.weight,
+                    Arc::clone(terms),
+                );
+                (Arc::new(server), Standing::default())
+            }
+        };
+        let standing = Standing {
+            configured: config.weight,
+            set: None,
+            drain: None,
+            is_backup: config.is_backup,
+            upper_threshold: config.upper_threshold,
+            lower_threshold: config.lower_threshold,
+            // What its health check says is not the configuration's to say.
+            measured: before.measured,
+            is_down: before.is_down,
+        };
+        Member { server, standing }
     };
-    service.servers.iter().zip(ids).map(server).collect()
+    service.servers.iter().map(member).collect()
+}
+
+/// A sorry server, with the next number.
+pub(crate) fn sorry(
+    address: SocketAddr,
+    terms: &Arc<Terms>,
+    numbers: &mut Numbers,
+) -> Arc<RealServer> {
+    Arc::new(RealServer::new(numbers.server(), address, 1, Arc::clone(terms)))
 }
 
 /// Every plugin that a configuration describes, and every built-in that a service uses.
@@ -313,13 +377,16 @@ services:
     #[test]
     fn numbers_of_services_and_servers_are_used_once_in_a_director() {
         let host = Host::new().unwrap();
-        let deployment = Deployment::new(&config(TWO_SERVICES), &host, || 0).unwrap();
+        let deployment =
+            Deployment::new(&config(TWO_SERVICES), &host, || 0, Moment::default()).unwrap();
         let services = deployment.services.list();
         let ids: Vec<_> = services.iter().map(|service| service.id()).collect();
         assert_eq!(ids, [0, 1]);
         let servers: HashSet<_> = services
             .iter()
-            .flat_map(|service| service.servers().iter().map(|server| server.id()))
+            .flat_map(|service| {
+                service.servers().iter().map(|server| server.id()).collect::<Vec<_>>()
+            })
             .collect();
         assert_eq!(servers.len(), 3);
     }
@@ -334,7 +401,7 @@ services:
   - { name: c, vip: 192.0.2.1, port: 3, scheduler: { plugin: wlc, config: 1 }, servers: [] }
 ";
         let host = Host::new().unwrap();
-        let misfits = Deployment::new(&config(text), &host, || 0).unwrap_err();
+        let misfits = Deployment::new(&config(text), &host, || 0, Moment::default()).unwrap_err();
         let subjects: Vec<_> = misfits.iter().map(|misfit| misfit.subject.to_string()).collect();
         assert_eq!(subjects, ["plugin gone", "service a", "service c"]);
     }

@@ -3,6 +3,7 @@
 
 pub mod connections;
 pub mod plugins;
+pub mod reload;
 
 use std::fmt::{Display, Write as _};
 use std::net::{IpAddr, SocketAddr};

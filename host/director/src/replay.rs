@@ -2,6 +2,7 @@
 //! clock and fixed seeds, so that the same capture always gives the same packets.
 
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -34,7 +35,7 @@ const SWEEPS_MAX: u64 = 256;
 #[derive(Debug)]
 pub struct Replay {
     director: Director,
-    seats: Vec<Seat>,
+    seats: Vec<Arc<Seat>>,
     /// The time of the first packet.
     began: Option<Duration>,
     /// When the table was last swept, by the director's clock.
@@ -100,8 +101,9 @@ impl Replay {
     /// Plugins do not work.
     pub fn new(config: &Config) -> Result<Self, StartError> {
         let mut random = Random::new(SEED);
-        let deployment = Deployment::new(config, &Host::new()?, || random.next());
-        let Deployment { services, seats } = deployment.map_err(StartError::Misfits)?;
+        let deployment =
+            Deployment::new(config, &Host::new()?, || random.next(), Moment::default());
+        let Deployment { services, seats, .. } = deployment.map_err(StartError::Misfits)?;
         Ok(Self {
             director: Director::new(director_config(config, SEED), services),
             seats,
@@ -191,7 +193,7 @@ impl Replay {
             capture: self.summary,
             packets: (&self.director).into(),
             connections: (&self.director).into(),
-            services: self.seats.iter().map(ServiceSnapshot::from).collect(),
+            services: self.seats.iter().map(|seat| seat.as_ref().into()).collect(),
         }
     }
 }

@@ -45,7 +45,7 @@ const MTU_DEFAULT: u32 = 1500;
 const IPV6_MTU_MIN: u32 = 1280;
 
 /// What is to be routed through the director.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteNeeds {
     /// The name of the director's TUN device.
     pub device: String,
@@ -63,6 +63,45 @@ pub struct RouteNeeds {
 }
 
 impl RouteNeeds {
+    /// Adds real servers that are reached by NAT, or by full NAT from the addresses of `pool`.
+    pub fn add_servers(
+        &mut self,
+        protocol: Protocol,
+        pool: Option<&[IpAddr]>,
+        servers: impl Iterator<Item = SocketAddr>,
+    ) {
+        match pool {
+            None => self.servers.extend(servers.map(|server| (protocol, server))),
+            Some(pool) => {
+                self.pools.extend(pool);
+                self.full_nat_servers.extend(servers);
+            }
+        }
+    }
+
+    /// Adds all that `other` needs.
+    pub fn add(&mut self, other: &Self) {
+        self.vips.extend(&other.vips);
+        self.full_nat_vips.extend(&other.full_nat_vips);
+        self.pools.extend(&other.pools);
+        self.servers.extend(&other.servers);
+        self.full_nat_servers.extend(&other.full_nat_servers);
+        self.tidy();
+    }
+
+    /// Has everything once, however many services need it.
+    pub fn tidy(&mut self) {
+        fn without_doubles<T: Ord>(list: &mut Vec<T>) {
+            list.sort_unstable();
+            list.dedup();
+        }
+        without_doubles(&mut self.vips);
+        without_doubles(&mut self.full_nat_vips);
+        without_doubles(&mut self.pools);
+        without_doubles(&mut self.servers);
+        without_doubles(&mut self.full_nat_servers);
+    }
+
     /// Every address that is routed to the director.
     fn own_addresses(&self) -> BTreeSet<IpAddr> {
         self.vips.iter().chain(&self.pools).copied().collect()

@@ -17,7 +17,7 @@ use wvs_core::connection::table::Table;
 use wvs_core::director::{Director, DirectorConfig};
 use wvs_core::packet::address::Address;
 use wvs_core::real_server::RealServer;
-use wvs_core::service::ServiceAddress;
+use wvs_core::service::Terms;
 use wvs_core::time::Moment;
 use wvs_plugin::{Host, HostError};
 
@@ -30,9 +30,9 @@ use crate::control::snapshot::{
 use crate::control::{Answers, ClaimError, ControlServer, ControlSocket};
 use crate::deployment::{Deployment, Misfit};
 use crate::device::{Device, DeviceCounters, DeviceError, DeviceNeeds, Offload, PacketLoop};
+use crate::operation::reload::ReloadError;
+use crate::operation::{self, Action, ChangeError, Operation};
 use crate::route::{self, Follower, RouteError, RouteNeeds, Routing};
-use crate::schedulers::reload::ReloadError;
-use crate::schedulers::{self, Action, ChangeError, Schedulers};
 use crate::seat::Seat;
 
 /// The version in listings and answers.
@@ -81,13 +81,22 @@ pub struct Running {
 #[derive(Debug)]
 struct State {
     director: Arc<Director>,
-    schedulers: Arc<Schedulers>,
+    operation: Arc<Operation>,
     clock: Clock,
     device_name: String,
     device_mtu: Arc<AtomicU16>,
     device_queues: usize,
     device_offload: Offload,
     device_counters: Arc<DeviceCounters>,
+}
+
+/// Leads nothing anywhere.
+struct Unmoved;
+
+impl operation::Ways for Unmoved {
+    fn lead(&self, _: RouteNeeds) -> Result<(), RouteError> {
+        Ok(())
+    }
 }
 
 /// A task that ends with its owner.
@@ -109,13 +118,24 @@ impl Running {
     /// See [`StartError`]. What was set already is taken back.
     pub async fn start(config: &Config, file: &Path) -> Result<Self, StartError> {
         let host = Host::new()?;
+        let clock = Clock::start();
         let deployment = {
-            let (config, host) = (config.clone(), host.clone());
-            spawn_blocking(move || Deployment::new(&config, &host, random_seed)).await?
+            let (config, host, now) = (config.clone(), host.clone(), clock.now());
+            spawn_blocking(move || Deployment::new(&config, &host, random_seed, now)).await?
         };
-        let Deployment { services, seats } = deployment.map_err(StartError::Misfits)?;
+        let Deployment { services, seats, numbers } = deployment.map_err(StartError::Misfits)?;
         let director = Arc::new(Director::new(director_config(config, random_seed()), services));
-        let schedulers = Arc::new(Schedulers::new(host, seats, config.clone(), file));
+        let parts = operation::Parts {
+            host,
+            director: Arc::clone(&director),
+            clock,
+            ways: Box::new(Unmoved),
+            seats,
+            numbers,
+            config: config.clone(),
+            file: file.to_owned(),
+        };
+        let operation = Arc::new(Operation::new(parts));
 
         let needs = route_needs(config);
         let mtu = match config.device.mtu {
@@ -140,7 +160,7 @@ impl Running {
         let following =
             route::follow(needs, is_mtu_auto, Arc::clone(&device_mtu), routing.as_ref()).await;
         let started = following.map_err(StartError::Route).and_then(|follower| {
-            let parts = Self::start_parts(&director, schedulers, device, device_mtu, socket)?;
+            let parts = Self::start_parts(&director, operation, clock, device, device_mtu, socket)?;
             Ok((follower, parts))
         });
         match started {
@@ -149,7 +169,7 @@ impl Running {
                     Timer(tokio::spawn(sweep(Arc::clone(&director), state.clock))),
                     Timer(tokio::spawn(attend(Arc::clone(&director), state.clock))),
                     Timer(tokio::spawn(watch::watch(Arc::clone(&state)))),
-                    Timer(tokio::spawn(schedulers::watch::watch(Arc::clone(&state.schedulers)))),
+                    Timer(tokio::spawn(operation::watch::watch(Arc::clone(&state.operation)))),
                 ],
                 state,
                 packets,
@@ -171,18 +191,18 @@ impl Running {
 
     fn start_parts(
         director: &Arc<Director>,
-        schedulers: Arc<Schedulers>,
+        operation: Arc<Operation>,
+        clock: Clock,
         device: Device,
         device_mtu: Arc<AtomicU16>,
         socket: ControlSocket,
     ) -> Result<(Arc<State>, PacketLoop, ControlServer), StartError> {
-        let clock = Clock::start();
         let device_name = device.name().to_owned();
         let (device_queues, device_offload) = (device.queues(), device.offload());
         let packets = PacketLoop::start(device, director, clock)?;
         let state = Arc::new(State {
             director: Arc::clone(director),
-            schedulers,
+            operation,
             clock,
             device_name,
             device_mtu,
@@ -203,8 +223,8 @@ impl Running {
 
     /// The services and who schedules for them, in the order of the configuration.
     #[must_use]
-    pub fn seats(&self) -> &[Seat] {
-        self.state.schedulers.seats()
+    pub fn seats(&self) -> Arc<Vec<Arc<Seat>>> {
+        self.state.operation.seats()
     }
 
     /// The control socket.
@@ -240,17 +260,17 @@ impl Running {
         service: &str,
         action: Action,
     ) -> Result<ChangeSnapshot, ChangeError> {
-        let (schedulers, service) = (Arc::clone(&self.state.schedulers), service.to_owned());
-        spawn_blocking(move || schedulers.change(&service, action)).await?
+        let (operation, service) = (Arc::clone(&self.state.operation), service.to_owned());
+        spawn_blocking(move || operation.change(&service, action)).await?
     }
 
-    /// Reads the configuration again and puts its plugins and schedulers to work.
+    /// Reads the configuration again and puts it to work.
     ///
     /// # Errors
     /// See [`ReloadError`]; nothing has changed.
     pub async fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {
-        let schedulers = Arc::clone(&self.state.schedulers);
-        spawn_blocking(move || schedulers.reload()).await?
+        let operation = Arc::clone(&self.state.operation);
+        spawn_blocking(move || operation.reload()).await?
     }
 
     /// Waits until the device fails; for ever while it works. May be dropped and called again.
@@ -281,45 +301,48 @@ impl Answers for State {
         ServicesSnapshot {
             version: VERSION.to_owned(),
             connections_max: self.director.config().limits.connections,
-            services: self.schedulers.seats().iter().map(Into::into).collect(),
+            services: self.operation.seats().iter().map(|seat| seat.as_ref().into()).collect(),
         }
     }
 
     fn plugins(&self) -> PluginsSnapshot {
         PluginsSnapshot {
             version: VERSION.to_owned(),
-            services: self.schedulers.seats().iter().map(Into::into).collect(),
+            services: self.operation.seats().iter().map(|seat| seat.as_ref().into()).collect(),
         }
     }
 
     fn connections(&self, service: Option<&str>, limit: usize) -> Option<ConnectionList> {
-        let (address, total) = match service {
+        let (terms, total) = match service {
             Some(name) => {
-                let mut seats = self.schedulers.seats().iter();
-                let service = seats.find(|seat| seat.service().name() == name)?.service();
+                let seats = self.operation.seats();
+                let service = seats.iter().find(|seat| seat.service().name() == name)?.service();
                 let connections = |server: &Arc<RealServer>| server.connections() as usize;
-                let total = service.servers().iter().map(connections).sum();
-                (Some(service.address()), total)
+                let total = service.look_at_roster(|roster| {
+                    let servers = roster.servers().iter().chain(roster.sorry());
+                    servers.chain(roster.leaving()).map(connections).sum()
+                });
+                (Some(Arc::clone(service.terms())), total)
             }
             None => (None, self.director.connections()),
         };
         let (tables, now) = (self.director.tables(), self.clock.now());
-        let mut connections = list_connections(tables.v4(), limit, address, now);
+        let mut connections = list_connections(tables.v4(), limit, terms.as_ref(), now);
         let rest = limit.saturating_sub(connections.len());
-        connections.extend(list_connections(tables.v6(), rest, address, now));
+        connections.extend(list_connections(tables.v6(), rest, terms.as_ref(), now));
         Some(ConnectionList { total, connections })
     }
 
     fn change(&self, service: &str, action: Action) -> Result<ChangeSnapshot, ChangeError> {
-        self.schedulers.change(service, action)
+        self.operation.change(service, action)
     }
 
     fn recording(&self, service: &str) -> Result<Vec<u8>, ChangeError> {
-        self.schedulers.recording(service)
+        self.operation.recording(service)
     }
 
     fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {
-        self.schedulers.reload()
+        self.operation.reload()
     }
 
     fn stats(&self) -> StatsSnapshot {
@@ -363,7 +386,8 @@ async fn attend(director: Arc<Director>, clock: Clock) {
     loop {
         let mut turn = clock.now();
         let mut due = turn.after(pause);
-        for service in director.services().list() {
+        let services = Arc::clone(&director.services());
+        for service in services.list() {
             let now = clock.now();
             if now >= turn.after(TURN) {
                 yield_now().await;
@@ -380,11 +404,11 @@ async fn attend(director: Arc<Director>, clock: Clock) {
 fn list_connections<A: Address>(
     table: &Table<A>,
     limit: usize,
-    address: Option<ServiceAddress>,
+    of: Option<&Arc<Terms>>,
     now: Moment,
 ) -> Vec<ConnectionSnapshot> {
     let is_wanted = |connection: &Connection<A>| {
-        address.is_none_or(|address| connection.server().terms().address == address)
+        of.is_none_or(|terms| Arc::ptr_eq(connection.server().terms(), terms))
     };
     let connections = table.list(limit, is_wanted);
     connections.iter().filter_map(|connection| ConnectionSnapshot::of(connection, now)).collect()
@@ -407,36 +431,25 @@ pub(crate) fn director_config(config: &Config, hash_seed: u64) -> DirectorConfig
 pub fn route_needs(config: &Config) -> RouteNeeds {
     let mut needs = RouteNeeds { device: config.device.name.clone(), ..RouteNeeds::default() };
     for service in &config.services {
-        let address = service.address;
-        needs.vips.push(address.vip);
-        let servers = service.servers.iter().map(|server| server.address);
-        match &service.forwarding {
-            ForwardingConfig::Nat => {
-                needs.servers.extend(servers.map(|server| (address.protocol, server)));
-            }
+        let vips = &service.settings.reach.vips;
+        needs.vips.extend(vips);
+        let pool = match &service.forwarding {
+            ForwardingConfig::Nat => None,
             ForwardingConfig::FullNat(pool) => {
-                needs.full_nat_vips.push(address.vip);
-                needs.pools.extend(&pool.addresses);
-                needs.full_nat_servers.extend(servers);
+                needs.full_nat_vips.extend(vips);
+                Some(pool.addresses.as_slice())
             }
-        }
+        };
+        let servers = service.servers.iter().map(|server| server.address).chain(service.sorry);
+        needs.add_servers(service.protocol, pool, servers);
     }
-    // One rule each, however many services a server serves.
-    fn without_doubles<T: Ord>(list: &mut Vec<T>) {
-        list.sort_unstable();
-        list.dedup();
-    }
-    without_doubles(&mut needs.vips);
-    without_doubles(&mut needs.full_nat_vips);
-    without_doubles(&mut needs.pools);
-    without_doubles(&mut needs.servers);
-    without_doubles(&mut needs.full_nat_servers);
+    needs.tidy();
     needs
 }
 
 /// A number that nobody outside can guess: the standard library keys its hashes from the
 /// operating system's randomness.
-fn random_seed() -> u64 {
+pub(crate) fn random_seed() -> u64 {
     RandomState::new().hash_one(0)
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use wvs_core::real_server::RealServer;
 use wvs_core::service::Service;
 use wvs_plugin::{
     Fault, InstanceError, Module, PluginReport, Recorder, Rollback, TrialLimits, TrialReport,
@@ -296,8 +297,17 @@ impl Seat {
 
     /// Does something to the scheduler between two decisions.
     fn act<R>(&self, act: impl FnOnce(&mut WasmScheduler) -> R) -> R {
-        self.service
-            .change_scheduler(|scheduler| act(WasmScheduler::of_mut(scheduler).expect("a plugin")))
+        self.act_with_servers(|scheduler, _| act(scheduler))
+    }
+
+    /// The same, with the service's servers.
+    fn act_with_servers<R>(
+        &self,
+        act: impl FnOnce(&mut WasmScheduler, &[Arc<RealServer>]) -> R,
+    ) -> R {
+        self.service.change_scheduler(|scheduler, servers| {
+            act(WasmScheduler::of_mut(scheduler).expect("a plugin"), servers)
+        })
     }
 
     fn number_at_work(&self) -> u16 {
@@ -336,8 +346,20 @@ impl Change<'_> {
     /// # Errors
     /// The plugin does not work for the service.
     pub fn prepare(&self, generation: Generation) -> Result<Prepared, SeatError> {
+        self.prepare_for(generation, &self.seat.service.servers())
+    }
+
+    /// The same for servers that the service is about to get.
+    ///
+    /// # Errors
+    /// The plugin does not work for the service with them.
+    pub fn prepare_for(
+        &self,
+        generation: Generation,
+        servers: &[Arc<RealServer>],
+    ) -> Result<Prepared, SeatError> {
         let number = self.seat.past().next_number();
-        let scheduler = self.make(&generation, number)?;
+        let scheduler = make(&generation, number, servers)?;
         Ok(Prepared { number, generation, scheduler })
     }
 
@@ -360,7 +382,8 @@ impl Change<'_> {
         let at_work = self.seat.number_at_work();
         let (number, generation) =
             self.seat.past().before(at_work).last().cloned().ok_or(SeatError::NoPast)?;
-        let swapped = self.succeed(self.make(&generation, number)?, number, 0)?;
+        let scheduler = make(&generation, number, &self.seat.service.servers())?;
+        let swapped = self.succeed(scheduler, number, 0)?;
         let mut past = self.seat.past();
         past.swaps += 1;
         let left = past.before(at_work).len();
@@ -385,20 +408,13 @@ impl Change<'_> {
         self.seat.act(WasmScheduler::end_trial).map(drop).ok_or(SeatError::NoTrial)
     }
 
-    fn make(&self, generation: &Generation, number: u16) -> Result<WasmScheduler, SeatError> {
-        let Generation { module, config } = generation;
-        let servers = self.seat.service.servers();
-        module.probe(config.as_deref(), servers)?;
-        Ok(module.scheduler(config.as_deref(), servers)?.numbered(number))
-    }
-
     fn succeed(&self, next: WasmScheduler, to: u16, probation: u64) -> Result<Swapped, SeatError> {
         let seat = self.seat;
         let to_plugin = next.module().name().to_owned();
         let start = Instant::now();
-        let (before, succession) = seat.act(|present| {
+        let (before, succession) = seat.act_with_servers(|present, servers| {
             let before = present.report();
-            (before, present.succeed(next, seat.service.servers(), probation))
+            (before, present.succeed(next, servers, probation))
         });
         let took = start.elapsed();
         let is_state_carried = succession.map_err(SeatError::State)?.is_state_carried;
@@ -406,6 +422,17 @@ impl Change<'_> {
         let (from, from_plugin) = (before.generation, before.name.to_string());
         Ok(Swapped { from, from_plugin, to, to_plugin, is_state_carried, took })
     }
+}
+
+/// Probes a plugin and makes an instance of it.
+fn make(
+    generation: &Generation,
+    number: u16,
+    servers: &[Arc<RealServer>],
+) -> Result<WasmScheduler, SeatError> {
+    let Generation { module, config } = generation;
+    module.probe(config.as_deref(), servers)?;
+    Ok(module.scheduler(config.as_deref(), servers)?.numbered(number))
 }
 
 impl Past {
@@ -442,6 +469,7 @@ impl Past {
 mod tests {
     use std::path::Path;
 
+    use wvs_core::time::Moment;
     use wvs_plugin::{Host, Limits, Source};
 
     use super::*;
@@ -453,9 +481,9 @@ services:
   - { name: a, vip: 192.0.2.1, port: 1, scheduler: rr, servers: [{ address: 10.0.0.1 }, { address: 10.0.0.2 }] }
 ";
 
-    fn seat(host: &Host) -> Seat {
+    fn seat(host: &Host) -> Arc<Seat> {
         let (config, _) = Reading::of_text(Path::new("x.yaml"), TEXT).into_config().unwrap();
-        Deployment::new(&config, host, || 0).unwrap().seats.remove(0)
+        Deployment::new(&config, host, || 0, Moment::default()).unwrap().seats.remove(0)
     }
 
     fn built_in(host: &Host, name: &str) -> Generation {

@@ -23,7 +23,7 @@ pub(super) fn config(octets: &[u8]) {
         assert!((1..=15).contains(&config.device.name.len()));
         for service in &config.services {
             for server in &service.servers {
-                assert_eq!(server.address.is_ipv6(), service.address.vip.is_ipv6());
+                assert_eq!(server.address.is_ipv6(), service.address().vip.is_ipv6());
                 assert!(server.weight <= wvs_core::real_server::WEIGHT_MAX);
             }
         }

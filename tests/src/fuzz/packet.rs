@@ -55,7 +55,7 @@ pub(super) fn packet(octets: &[u8]) {
         world.forward(&tcp(client, full_nat, SYN));
         world.forward(&udp(client, full_nat, b"request"));
     }
-    let onlooker = Onlooker::new(world.director.services());
+    let onlooker = Onlooker::new(&world.director.services());
     let checksum = match options & 1 {
         0 => TransportChecksum::Complete,
         _ => TransportChecksum::Partial,

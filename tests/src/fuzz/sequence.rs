@@ -54,7 +54,7 @@ pub(super) fn sequence(octets: &[u8]) {
     let services = services().into_iter().map(|spec| spec.scheduler(Told(Arc::clone(&answer))));
     let settings = DirectorConfig { limits: LIMITS, replies_per_second: 20, ..settings() };
     let world = World::with(settings, services.collect());
-    let onlooker = Onlooker::new(world.director.services());
+    let onlooker = Onlooker::new(&world.director.services());
     let mut now = world.now();
     let mut last = Vec::new();
     let mut processed = 0;
@@ -107,10 +107,10 @@ pub(super) fn sequence(octets: &[u8]) {
                 continue;
             }
             12 => {
-                let list = world.director.services().list();
-                let service = &list[octets.below(list.len())];
-                service.servers()[0].set_weight(u32::from(octets.octet() & 1));
-                service.servers_changed();
+                let services = world.director.services().list().len();
+                let index = octets.below(services);
+                let weight = u32::from(octets.octet() & 1);
+                world.set_weight(index, 0, weight);
                 continue;
             }
             13 => {

@@ -157,7 +157,7 @@ fn check_of_a_broken_file_says_everything_and_ends_with_status_2() {
       services[0].time-outs: unknown key; did you mean "timeouts"? (line 9, column 5)
       services[0].servers[0].adress: unknown key; did you mean "address"? (line 11, column 11)
       services[0].servers[0].wieght: unknown key; did you mean "weight"? (line 11, column 30)
-      services[0].servers[1].colour: unknown key; use address, port or weight (line 12, column 31)
+      services[0].servers[1].colour: unknown key; use address, port, weight, upper_threshold, lower_threshold or backup (line 12, column 31)
     "#);
 }
 
@@ -239,7 +239,7 @@ services:
       plugins.missing.file: cannot read FOLDER/missing.wasm: No such file or directory (os error 2) (line 2, column 20)
       plugins.text.file: this is no WebAssembly module: it is the text form, which wat2wasm or `wasm-tools parse` turns into one (line 3, column 17)
       plugins.pinned.file: the file's SHA-256 hash is HASH; if this is the file you want, put that under `sha256` (line 4, column 19)
-      services[3].port: missing; add `port:` with 1 to 65535 (line 11, column 5)
+      services[3].port: missing; add `port:` with 1 to 65535, a range as in `8000-8100`, a list of up to 256 of both, or 0 (line 11, column 5)
       services[4].scheduler: the plugin refused its configuration: rr takes no configuration (line 15, column 16)
       services[5].scheduler: the plugin failed on synthetic request 0 of its trial: wvs_schedule answered 7, which is no index of 1 servers, -1 or -2 (line 17, column 52)
     ");

@@ -6,12 +6,12 @@ use wvs::control::snapshot::{
     ChangeSnapshot, ConnectionList, ConnectionSnapshot, ConnectionsSnapshot, DeviceSnapshot,
     FragmentsSnapshot, FuelSnapshot, GenerationSnapshot, PacketsSnapshot, PicksSnapshot,
     PluginSnapshot, PluginsSnapshot, PoolSnapshot, ReloadSnapshot, RollbackSnapshot,
-    SchedulerSnapshot, SchedulingSnapshot, SeatSnapshot, ServerSnapshot, ServiceReload,
-    ServiceSnapshot, ServicesSnapshot, StatsSnapshot, SwapSnapshot, TimeSnapshot, TrafficSnapshot,
-    TrialReload, TrialSnapshot,
+    SchedulerSnapshot, SchedulingSnapshot, SeatSnapshot, ServerSnapshot, ServiceFate,
+    ServiceReload, ServiceSnapshot, ServicesSnapshot, StatsSnapshot, SwapSnapshot, TimeSnapshot,
+    TrafficSnapshot, TrialReload, TrialSnapshot,
 };
-use wvs::schedulers::reload::ReloadError;
-use wvs::schedulers::{Action, ChangeError, Proposal, ProposedPlugin};
+use wvs::operation::reload::ReloadError;
+use wvs::operation::{Action, ChangeError, Proposal, ProposedPlugin};
 use wvs::seat::SeatError;
 
 /// Answers with one of everything, and with the longest of what goes in a column.
@@ -303,14 +303,7 @@ impl Answers for Paper {
     }
 
     fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {
-        let service = |name: &str| ServiceReload {
-            service: name.to_owned(),
-            scheduler: None,
-            undone: None,
-            trial: None,
-            probation: None,
-            record: None,
-        };
+        let service = |name: &str| ServiceReload::new(name, ServiceFate::Changed);
         let trial = |trial| ServiceReload { trial: Some(trial), ..service("dns") };
         let candidate = || generation("latency", 3);
         let [none, some] = [0, 1_000].map(Percent::of_hundredths);

@@ -59,13 +59,13 @@ fn reset_of_an_unknown_connection_is_never_answered() {
 fn stray_segments_are_dropped_or_picked_up_if_the_service_says_so() {
     let family = FAMILIES[0];
     let mut service = family.service(Protocol::Tcp);
-    service.on_stray = OnStray::Drop;
+    service.settings.on_stray = OnStray::Drop;
     let world = World::new(vec![service]);
     world.drop(&tcp(family.client(), family.vip(), ACK), DropReason::Stray);
     world.drop(&tcp(family.client(), family.vip(), SYN | ACK), DropReason::Stray);
 
     let mut service = family.service(Protocol::Tcp);
-    service.on_stray = OnStray::Pickup;
+    service.settings.on_stray = OnStray::Pickup;
     let world = World::new(vec![service]);
     let sent = world.forward(&tcp(family.client(), family.vip(), ACK));
     assert_eq!(receive(&sent).destination, family.server(0));
@@ -119,7 +119,7 @@ fn no_server_resets_tcp_and_tells_udp_unless_the_service_says_otherwise() {
         let unreachable = if family.vip().is_ipv4() { (3, 3) } else { (1, 4) };
         let world = |protocol, action| {
             let mut service = family.service(protocol).scheduler(Always(Pick::NoServer));
-            service.on_no_server = action;
+            service.settings.on_no_server = action;
             World::new(vec![service])
         };
         let syn = tcp(family.client(), family.vip(), SYN);

@@ -345,7 +345,7 @@ fn connection_without_a_free_place_is_refused_as_the_service_says_and_counted() 
             for protocol in STATES_AND_NONE {
                 let mut spec = ServiceSpec::new(protocol, family.vip, &family.servers[..1])
                     .full_nat(&[family.pool()[0]], 20_000..=20_002);
-                spec.on_no_server = on_no_server;
+                spec.settings.on_no_server = on_no_server;
                 let world = World::new(vec![spec]);
                 let open = |port| first_packet(protocol, family.client_port(port), family.vip());
                 for port in 1..=3 {
@@ -368,8 +368,8 @@ fn connection_without_a_free_place_is_refused_as_the_service_says_and_counted() 
                     let may_reset = protocol == Protocol::Tcp && on_no_server == OnNoServer::Reset;
                     assert_eq!(is_reset, may_reset);
                 }
-                let service = &world.director.services().list()[0];
-                let pool = service.servers()[0].terms().pool().unwrap();
+                let service = world.service(0);
+                let pool = service.terms().pool().unwrap();
                 assert_eq!(pool.exhausted(), 1);
                 assert_eq!(world.director.connections(), 3);
                 // Those that have places go on.

@@ -154,7 +154,7 @@ proptest! {
         };
         let mut model = Model::open(is_full_nat, |spec| {
             for state in State::ALL {
-                spec.timeouts.set(state, Duration::from_millis(timeout(state)));
+                spec.settings.timeouts.set(state, Duration::from_millis(timeout(state)));
             }
         });
         // The last wait is longer than any timeout.
@@ -192,7 +192,7 @@ proptest! {
         gaps in prop::collection::vec(0..4_999_u64, 1..200),
     ) {
         let mut spec = V4.service(Protocol::Udp);
-        spec.timeouts.set(State::Udp, Duration::from_secs(5));
+        spec.settings.timeouts.set(State::Udp, Duration::from_secs(5));
         let mut world = World::new(vec![spec]);
         let server = receive(&world.forward(&udp(V4.client(), V4.vip(), b""))).destination;
         for (n, gap) in gaps.into_iter().enumerate() {
@@ -213,7 +213,7 @@ proptest! {
 #[test]
 fn packets_that_are_hours_apart_count() {
     let mut spec = V4.service(Protocol::Udp);
-    spec.timeouts.set(State::Udp, Duration::from_secs(48 * 3600));
+    spec.settings.timeouts.set(State::Udp, Duration::from_secs(48 * 3600));
     let mut world = World::new(vec![spec]);
     world.forward(&udp(V4.client(), V4.vip(), b""));
     let mut ticks = 1_u64;

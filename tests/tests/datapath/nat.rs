@@ -198,8 +198,7 @@ fn services_are_told_apart_by_protocol_address_and_port() {
 fn quiesced_server_keeps_its_connections_and_gets_no_new_ones() {
     let family = FAMILIES[0];
     let world = family.established();
-    world.servers(0)[0].set_weight(0);
-    world.director.services().list()[0].servers_changed();
+    world.set_weight(0, 0, 0);
     for port in 1..5 {
         let sent = world.forward(&tcp(family.client_port(port), family.vip(), SYN));
         assert_eq!(receive(&sent).destination, family.server(1));

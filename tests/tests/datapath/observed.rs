@@ -210,7 +210,8 @@ fn nobody_is_told_who_does_not_want_to_know() {
     let (listener, told) = listener();
     let world = world_of(Listener { wants_events: false, ..listener });
     world.forward(&tcp(V4.client(), V4.vip(), SYN));
-    let terms = world.director.services().list()[0].terms();
+    let service = world.service(0);
+    let terms = service.terms();
     assert!(!terms.events.has_any());
     attend(&world);
     assert_eq!(events(&told), []);
@@ -256,6 +257,7 @@ fn connection_that_the_director_placed_by_itself_is_of_no_generation() {
     let world = world_of(Listener { answer: Pick::Defer, ..quiet });
     world.forward(&tcp(V4.client(), V4.vip(), SYN));
     assert_eq!(world.director.tables().v4().snapshot()[0].generation(), 0);
-    let counters = world.director.services().list()[0].counters();
+    let service = world.service(0);
+    let counters = service.counters();
     assert_eq!((counters.fallback.get(), counters.picked.get()), (1, 0));
 }

@@ -170,7 +170,7 @@ fn each_state_lives_as_long_as_its_timeout_and_a_packet_starts_it_anew() {
 #[test]
 fn timeouts_are_the_services_own() {
     let mut service = ServiceSpec::new(Protocol::Udp, "203.0.113.10:53", &["10.0.0.1:53"]);
-    service.timeouts.set(State::Udp, Duration::from_secs(5));
+    service.settings.timeouts.set(State::Udp, Duration::from_secs(5));
     let mut world = World::new(vec![service]);
     world.forward(&udp(V4.client(), at("203.0.113.10:53"), b"?"));
     assert_eq!(world.wait_and_sweep(Duration::from_secs(4)), 0);

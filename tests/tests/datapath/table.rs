@@ -242,7 +242,7 @@ fn connections_opened_while_the_sweep_runs_are_neither_lost_nor_doubled() {
     };
     let mut service = V4.service(Protocol::Udp);
     // Everything expires at once, so that opening and expiring fight all the time.
-    service.timeouts.set(wvs_core::connection::state::State::Udp, Duration::ZERO);
+    service.settings.timeouts.set(wvs_core::connection::state::State::Udp, Duration::ZERO);
     let world = World::with(settings, vec![service]);
     std::thread::scope(|scope| {
         let opener = scope.spawn(|| {

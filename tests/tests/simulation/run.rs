@@ -11,7 +11,10 @@ use wvs_core::connection::table::TableLimits;
 use wvs_core::director::{ClosedPort, DirectorConfig};
 use wvs_core::packet::{Packet, TransportChecksum};
 use wvs_core::pool::Pool;
-use wvs_core::service::{Forwarding, OnNoServer, OnStray, Protocol};
+use wvs_core::roster::Standing;
+use wvs_core::service::{
+    Forwarding, OnNoServer, OnStray, Protocol, Reach, ServiceAddress, Settings,
+};
 use wvs_core::time::Moment;
 use wvs_core::verdict::Verdict;
 use wvs_tests::onlooker::Onlooker;
@@ -170,15 +173,25 @@ impl Run {
                 };
                 let service = shadows.len();
                 let scheduler = wayward(service, &mut dice, faults, &picks);
+                let reach = Reach::at(ServiceAddress {
+                    protocol,
+                    vip: shadow.address.ip(),
+                    port: shadow.address.port(),
+                });
                 specs.push(ServiceSpec {
                     protocol,
                     address: shadow.address,
                     servers: addresses.clone(),
                     scheduler: Box::new(scheduler),
-                    on_no_server: shadow.on_no_server,
-                    on_stray: shadow.on_stray,
-                    timeouts: shadow.timeouts.clone(),
                     forwarding: pool.map_or(Forwarding::Nat, Forwarding::FullNat),
+                    settings: Settings {
+                        on_no_server: shadow.on_no_server,
+                        on_stray: shadow.on_stray,
+                        timeouts: shadow.timeouts.clone(),
+                        ..Settings::new(reach)
+                    },
+                    standings: vec![Standing::new(1); addresses.len()],
+                    sorry: None,
                 });
                 shadows.push(shadow);
                 for address in addresses {
@@ -192,7 +205,7 @@ impl Run {
             add_clients(&mut clients, &family, &mut dice, is_calm, faults);
         }
         let world = World::with(settings.clone(), specs);
-        let onlooker = Onlooker::new(world.director.services());
+        let onlooker = Onlooker::new(&world.director.services());
         let mut network = Network::new(faults);
         for client in 0..clients.len() {
             network.after(dice.below(2000), Happening::Client(client, 0));
@@ -356,15 +369,13 @@ impl Run {
             let index = self.dice.index(servers.len());
             let weight = u32::try_from(self.dice.below(4)).unwrap();
             servers[index].weight = weight;
-            let real = &self.world.director.services().list()[service];
-            real.servers()[index].set_weight(weight);
-            real.servers_changed();
+            self.world.set_weight(service, index, weight);
             self.note("weight changed");
             self.tell(|| format!("server {index} of service {service} has weight {weight}"));
         }
         if self.dice.chance(self.faults.reloads) {
             let scheduler = wayward(service, &mut self.dice, self.faults, &self.picks);
-            let real = &self.world.director.services().list()[service];
+            let real = self.world.service(service);
             drop(real.replace_scheduler(Box::new(scheduler)));
             self.note("scheduler replaced");
             self.tell(|| format!("service {service} has another scheduler"));

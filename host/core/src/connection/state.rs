@@ -1,6 +1,7 @@
 //! The state a connection is in, what it counts as, and how long it may stay there in silence.
 
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use core::time::Duration;
 
 /// Where a connection stands. The first eleven are the TCP states of IPVS under their `ipvsadm`
@@ -146,6 +147,34 @@ impl Timeouts {
     #[must_use]
     pub fn millis(&self, state: State) -> u64 {
         self.0.get(usize::from(state.number())).copied().unwrap_or(0)
+    }
+}
+
+/// Timeouts that may change while connections live under them: each holds from the moment on.
+#[derive(Debug, Default)]
+pub struct LiveTimeouts([AtomicU64; State::ALL.len()]);
+
+impl LiveTimeouts {
+    /// Changes them all.
+    pub fn set(&self, timeouts: &Timeouts) {
+        for (slot, timeout) in self.0.iter().zip(timeouts.0) {
+            slot.store(timeout, Relaxed);
+        }
+    }
+
+    /// See [`Timeouts::millis`].
+    #[inline]
+    #[must_use]
+    pub fn millis(&self, state: State) -> u64 {
+        self.0.get(usize::from(state.number())).map_or(0, |slot| slot.load(Relaxed))
+    }
+}
+
+impl From<&Timeouts> for LiveTimeouts {
+    fn from(timeouts: &Timeouts) -> Self {
+        let this = Self::default();
+        this.set(timeouts);
+        this
     }
 }
 

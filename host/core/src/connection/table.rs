@@ -15,7 +15,7 @@ use crate::fragment::Fragments;
 use crate::packet::address::Address;
 use crate::real_server::RealServer;
 use crate::rewrite::Rewrite;
-use crate::service::Services;
+use crate::services::Services;
 use crate::stats::Counter;
 use crate::time::Moment;
 
@@ -100,16 +100,17 @@ struct Memo(AtomicU32);
 
 impl Memo {
     const REPLY: u32 = 1;
-    const FULL_NAT: u32 = 2;
-    const KIND: u32 = Self::REPLY | Self::FULL_NAT;
+    /// What becomes of packets stands with the connection; otherwise the server tells.
+    const PARTICULAR: u32 = 2;
+    const KIND: u32 = Self::REPLY | Self::PARTICULAR;
 
     /// The connection is to be asked about the next packet.
-    const fn new(direction: Direction, is_full_nat: bool) -> Self {
+    const fn new(direction: Direction, is_particular: bool) -> Self {
         let direction = match direction {
             Direction::Original => 0,
             Direction::Reply => Self::REPLY,
         };
-        Self(AtomicU32::new(direction | if is_full_nat { Self::FULL_NAT } else { 0 }))
+        Self(AtomicU32::new(direction | if is_particular { Self::PARTICULAR } else { 0 }))
     }
 
     fn has(&self, kind: u32) -> bool {
@@ -133,7 +134,7 @@ impl<A: Address> Entry<A> {
         Self {
             connection: Arc::clone(connection),
             server_id: connection.server.id(),
-            memo: Memo::new(direction, connection.local.is_some()),
+            memo: Memo::new(direction, connection.is_particular()),
         }
     }
 
@@ -159,7 +160,7 @@ impl<A: Address> Entry<A> {
     #[inline]
     pub(crate) fn rewrite(&self, server: &RealServer) -> Rewrite<A> {
         let direction = self.direction();
-        if self.memo.has(Memo::FULL_NAT) {
+        if self.memo.has(Memo::PARTICULAR) {
             return self.connection.rewrite(direction);
         }
         match direction {
@@ -318,6 +319,7 @@ impl Tables {
         let server = connection.server();
         let unbound = EventKind::Unbound { lifetime_ms: connection.lifetime_ms() };
         server.terms().events.push(unbound, server.id());
+        server.terms().templates.release(connection.original.source.into(), server);
         let table = A::table(self);
         if was_half_open {
             table.half_open.leave();
@@ -327,10 +329,10 @@ impl Tables {
         true
     }
 
-    /// Takes out the connection that has `tuple` to make way for a new one, if it is over.
+    /// Takes out the connection that has `tuple` to make way for a new one, if it does.
     pub(crate) fn replace<A: Tabled>(&self, tuple: &Tuple<A>) {
         if let Some(connection) = A::table(self).find(tuple)
-            && connection.is_over()
+            && connection.makes_way()
             && self.remove(&connection)
         {
             self.counters.replaced.count();

@@ -44,6 +44,8 @@ pub(crate) struct Datagram<A> {
 pub(crate) enum Fate<A: Address> {
     /// It is a connection's, in this direction.
     Connection(Arc<Connection<A>>, Direction),
+    /// It is no connection's, and goes between these addresses.
+    Datagram { source: A, destination: A },
     /// It is none of the director's business.
     Passed,
     /// Its other pieces are dropped.
@@ -55,6 +57,9 @@ impl<A: Address> Clone for Fate<A> {
         match self {
             Self::Connection(connection, direction) => {
                 Self::Connection(Arc::clone(connection), *direction)
+            }
+            Self::Datagram { source, destination } => {
+                Self::Datagram { source: *source, destination: *destination }
             }
             Self::Passed => Self::Passed,
             Self::Refused => Self::Refused,

@@ -6,7 +6,7 @@ use super::socket::SocketArg;
 use super::{print, print_json};
 use crate::control::snapshot::ReloadSnapshot;
 use crate::control::{self, Message, RELOAD};
-use crate::output::plugins;
+use crate::output::reload as output;
 
 /// Have the running director read its configuration again.
 #[derive(Debug, Args)]
@@ -32,7 +32,7 @@ pub(super) fn reload(args: &ReloadArgs) -> u8 {
     });
     match answer {
         Ok(reloaded) if args.json => print_json(&reloaded),
-        Ok(reloaded) => print(plugins::reload(&reloaded).as_bytes()),
+        Ok(reloaded) => print(output::list(&reloaded).as_bytes()),
         Err(status) => status,
     }
 }

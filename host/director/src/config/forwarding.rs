@@ -12,12 +12,12 @@ use super::{ForwardingConfig, PoolConfig, keys};
 /// Ports below are those of services.
 const DEFAULT_PORTS: RangeInclusive<u16> = 1_024..=65_535;
 
-/// `forward` and, with full NAT, `pool`: without it the VIP itself stands in for the clients.
+/// `forward` and, with full NAT, `pool`: without it the VIPs themselves stand in for the clients.
 /// `check` sees every address of the pool.
 pub(super) fn read(
     reader: &mut Reader<'_>,
     service: &Fields<'_>,
-    vip: Option<IpAddr>,
+    vips: Option<&[IpAddr]>,
     mut check: impl FnMut(&mut Reader<'_>, &Field<'_>) -> Option<IpAddr>,
 ) -> Option<ForwardingConfig> {
     let is_full_nat = match service.get("forward") {
@@ -28,7 +28,7 @@ pub(super) fn read(
         if !is_full_nat {
             return Some(ForwardingConfig::Nat);
         }
-        let pool = PoolConfig { addresses: vec![vip?], ports: DEFAULT_PORTS };
+        let pool = PoolConfig { addresses: vips?.to_vec(), ports: DEFAULT_PORTS };
         return Some(ForwardingConfig::FullNat(pool));
     };
     if !is_full_nat {
@@ -47,7 +47,7 @@ pub(super) fn read(
             }
             list.iter().map(|field| check(reader, field)).collect::<Vec<_>>()
         }
-        None => vec![vip],
+        None => vips?.iter().copied().map(Some).collect(),
     };
     let ports = match fields.get("ports") {
         Some(field) => read_ports(reader, &field)?,
@@ -70,7 +70,7 @@ fn read_ports(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<RangeInclusi
     ports
 }
 
-fn parse_ports(text: &str) -> Option<RangeInclusive<u16>> {
+pub(super) fn parse_ports(text: &str) -> Option<RangeInclusive<u16>> {
     let (first, last) = text.split_once('-')?;
     let port = |text: &str| text.trim().parse().ok().filter(|port: &u16| *port > 0);
     let (first, last) = (port(first)?, port(last)?);

@@ -83,7 +83,10 @@ pub static TABLES: &[&Table] = &[
     &SCHEDULER,
     &SHADOW,
     &POOL,
+    &PERSISTENCE,
     &TIMEOUTS,
+    &DRAIN,
+    &SORRY_SERVER,
     &SERVER,
 ];
 
@@ -204,6 +207,13 @@ pub static LIMITS: Table = Table {
              SYNs shuts nobody out.",
         ),
         Key::optional(
+            "templates",
+            "262144",
+            "1 to 16777216",
+            "Clients of each service with `persistence` whose server is remembered. Those of \
+             further ones are scheduled one by one, and counted.",
+        ),
+        Key::optional(
             "replies",
             "1000",
             "0 to 1000000",
@@ -289,15 +299,16 @@ pub static SERVICE: Table = Table {
         ),
         Key::required(
             "vip",
-            "an IPv4 or IPv6 address",
+            "an IPv4 or IPv6 address, or a list of up to 64 of one family",
             "The virtual address that clients connect to. It must not be an address of \
              the host's own.",
         ),
         Key::optional(
             "port",
             "required for `tcp` and `udp`",
-            "1 to 65535",
-            "The virtual port. An `icmp` service has none.",
+            "1 to 65535, a range as in `8000-8100`, a list of up to 256 of both, or 0",
+            "The virtual port. 0 stands for every port of the VIP that no other service has. \
+             An `icmp` service has none.",
         ),
         Key::optional(
             "protocol",
@@ -322,6 +333,20 @@ pub static SERVICE: Table = Table {
         ),
         Key::optional("pool", "the VIP", "a mapping", "What stands in for clients with `fullnat`."),
         Key::optional(
+            "persistence",
+            "none",
+            "a duration from 1s to 31d, or a mapping",
+            "For how long a client that comes back gets the server it had, whatever the \
+             scheduler would say.",
+        ),
+        Key::optional(
+            "one_packet",
+            "`false`",
+            "`true` or `false`",
+            "`udp`: every datagram is scheduled by itself and opens no connection; answers still \
+             come from the VIP. For a single `vip`, and `forward: nat`.",
+        ),
+        Key::optional(
             "timeouts",
             "as below",
             "a mapping",
@@ -342,6 +367,46 @@ pub static SERVICE: Table = Table {
             "What becomes of a TCP segment in the middle of a connection that the \
              director does not know. `pickup` schedules it like a first one, so that \
              with a scheduler such as `sh` some connections survive a restart; see below.",
+        ),
+        Key::optional(
+            "quorum",
+            "1",
+            "1 to 268431360",
+            "The sum of the weights of servers that are up below which they are too few: then \
+             those with `backup` help out, and if that is too little `sorry_server` does.",
+        ),
+        Key::optional(
+            "hysteresis",
+            "0",
+            "0 to the quorum less 1",
+            "The servers are too few only when so much is lacking, and enough again only when \
+             there is so much more.",
+        ),
+        Key::optional(
+            "sorry_server",
+            "none",
+            "a mapping",
+            "Gets the connections that no real server may take.",
+        ),
+        Key::optional(
+            "slow_start",
+            "none",
+            "1s to 1h",
+            "How long a server that came up or was added takes to get all that the scheduler \
+             gives it, whatever the scheduler.",
+        ),
+        Key::optional(
+            "on_down",
+            "`keep`",
+            "`keep` or `reset`",
+            "What becomes of the TCP connections of a server that is down: they go on as long as \
+             packets come, or both sides get a reset. Those of UDP go to another server at once.",
+        ),
+        Key::optional(
+            "drain",
+            "as below",
+            "a mapping",
+            "What becomes of the connections of a server that is drained, or no longer in the file.",
         ),
         Key::required(
             "servers",
@@ -446,6 +511,33 @@ pub static POOL: Table = Table {
     ],
 };
 
+/// `services[].persistence`, where it is a mapping.
+pub static PERSISTENCE: Table = Table {
+    path: "services[].persistence",
+    keys: &[
+        Key::optional(
+            "timeout",
+            "6m",
+            "1s to 31d",
+            "How long a client's server is remembered after its latest connection was opened; \
+             longer while one of them lives.",
+        ),
+        Key::optional(
+            "prefix",
+            "32, or 128 for IPv6",
+            "1 to 32, or to 128 for IPv6",
+            "Clients that have so many leading bits of their addresses in common count as one.",
+        ),
+        Key::optional(
+            "quiesced",
+            "`honour`",
+            "`honour` or `break`",
+            "Whether clients stay with a server of weight 0, or one that is drained. With one \
+             that is down they never do.",
+        ),
+    ],
+};
+
 const TIMEOUT_RANGE: &str = "100ms to 31d";
 
 /// `services[].timeouts`.
@@ -470,6 +562,39 @@ pub static TIMEOUTS: Table = Table {
     ],
 };
 
+/// `services[].drain`.
+pub static DRAIN: Table = Table {
+    path: "services[].drain",
+    keys: &[
+        Key::optional(
+            "deadline",
+            "none",
+            "0s to 31d",
+            "How long the server's connections may go on.",
+        ),
+        Key::optional(
+            "then",
+            "`reset`",
+            "`keep` or `reset`",
+            "What becomes of TCP connections that are left at the deadline: they go on, or both \
+             sides get a reset.",
+        ),
+    ],
+};
+
+/// `services[].sorry_server`.
+pub static SORRY_SERVER: Table = Table {
+    path: "services[].sorry_server",
+    keys: &[
+        Key::required(
+            "address",
+            "an IP address of the same family as `vip`",
+            "The server's address, as with the others.",
+        ),
+        Key::optional("port", "the service's", "1 to 65535", "The server's port."),
+    ],
+};
+
 /// `services[].servers[]`.
 pub static SERVER: Table = Table {
     path: "services[].servers[]",
@@ -480,13 +605,37 @@ pub static SERVER: Table = Table {
             "The real server's address. Unless `forward` is `fullnat`, its way back to the \
              clients must lead through the director.",
         ),
-        Key::optional("port", "the service's", "1 to 65535", "The real server's port."),
+        Key::optional(
+            "port",
+            "the service's",
+            "1 to 65535",
+            "The real server's port. Without one, and with several ports of the service, it is \
+             the one that the client connects to.",
+        ),
         Key::optional(
             "weight",
             "1",
             "0 to 65535",
             "Its share beside the others', for schedulers that heed it. 0 quiesces it: \
              no new connections, existing ones go on.",
+        ),
+        Key::optional(
+            "upper_threshold",
+            "none",
+            "1 to 16777216",
+            "With so many connections, active or not, it gets no new ones.",
+        ),
+        Key::optional(
+            "lower_threshold",
+            "three quarters of the upper one",
+            "1 to the upper one",
+            "With fewer than so many it gets new ones again.",
+        ),
+        Key::optional(
+            "backup",
+            "`false`",
+            "`true` or `false`",
+            "Whether it gets connections only while the others are too few; see `quorum`.",
         ),
     ],
 };

@@ -10,16 +10,16 @@ use std::time::Duration;
 use wvs_core::connection::state::{State, Timeouts};
 use wvs_core::connection::table::TableLimits;
 use wvs_core::director::ClosedPort;
-use wvs_core::real_server::WEIGHT_MAX;
-use wvs_core::service::{OnNoServer, OnStray, Protocol, ServiceAddress};
+use wvs_core::service::{OnNoServer, OnStray, Ports, Protocol, Reach, Settings};
 
 use super::document::{Node, Value};
 use super::plugins::{self, Plugins};
-use super::problem::Place;
+use super::reach::{self, Taken};
 use super::reader::{Field, Fields, Reader};
+use super::servers::{self, Common, SeenServers};
 use super::{
-    Config, DeviceConfig, RoutingMode, SchedulerConfig, ServerConfig, ServiceConfig, forwarding,
-    keys,
+    Config, DeviceConfig, ForwardingConfig, RoutingMode, SchedulerConfig, ServerConfig,
+    ServiceConfig, forwarding, keys, persistence,
 };
 use crate::device;
 
@@ -28,12 +28,9 @@ const QUEUES: RangeInclusive<u64> = 1..=device::QUEUES_MAX as u64;
 const MTU_IPV6_MIN: u16 = 1_280;
 const CONNECTIONS: RangeInclusive<u64> = 1..=16_777_216;
 const REPLIES: RangeInclusive<u64> = 0..=1_000_000;
-const PORT: RangeInclusive<u64> = 1..=65_535;
-const WEIGHT: RangeInclusive<u64> = 0..=WEIGHT_MAX as u64;
 const TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(31 * 24 * 3_600);
 const SERVICES_MAX: usize = 4_096;
-const SERVERS_MAX: usize = 4_096;
 const NAME_OCTETS_MAX: usize = 63;
 /// `sun_path` less its final zero.
 const SOCKET_PATH_OCTETS_MAX: usize = 107;
@@ -45,6 +42,7 @@ const DEFAULT_DEVICE: &str = "wvs0";
 const DEFAULT_SOCKET: &str = "/run/wvs/wvs.sock";
 const DEFAULT_CONNECTIONS: usize = 1_048_576;
 const DEFAULT_HALF_OPEN: usize = 65_536;
+const DEFAULT_TEMPLATES: usize = 262_144;
 const DEFAULT_REPLIES: u32 = 1_000;
 
 const PROTOCOLS: [(&str, Protocol); 3] =
@@ -77,6 +75,7 @@ impl Default for Config {
             routing: RoutingMode::Managed,
             socket: DEFAULT_SOCKET.into(),
             limits: TableLimits { connections: DEFAULT_CONNECTIONS, half_open: DEFAULT_HALF_OPEN },
+            templates_max: DEFAULT_TEMPLATES,
             replies_per_second: DEFAULT_REPLIES,
             answer_echo: true,
             closed_port: ClosedPort::default(),
@@ -136,6 +135,9 @@ fn read_file(reader: &mut Reader<'_>, file: &Fields<'_>, folder: &Path, config: 
         }
         if let Some(field) = limits.get("half_open") {
             set(&mut config.limits.half_open, number(reader, &field, CONNECTIONS));
+        }
+        if let Some(field) = limits.get("templates") {
+            set(&mut config.templates_max, number(reader, &field, CONNECTIONS));
         }
         if let Some(field) = limits.get("replies") {
             set(&mut config.replies_per_second, number(reader, &field, REPLIES));
@@ -204,12 +206,12 @@ fn read_socket(reader: &mut Reader<'_>, field: &Field<'_>, folder: &Path, config
 /// What must be known of all services to say whether the next one fits beside them.
 #[derive(Default)]
 struct Seen {
-    addresses: HashMap<ServiceAddress, String>,
-    vips: HashMap<IpAddr, String>,
-    /// Each server's address and where it stands.
-    servers: Vec<(IpAddr, String, Place)>,
+    taken: Taken,
+    servers: SeenServers,
     /// The same of each address of a pool.
-    pools: Vec<(IpAddr, String, Place)>,
+    pools: SeenServers,
+    /// Real servers whose datagrams belong to no connection.
+    one_packet: HashMap<SocketAddr, String>,
 }
 
 fn read_services(
@@ -230,12 +232,12 @@ fn read_services(
     let mut seen = Seen::default();
     for field in &list {
         if let Some(fields) = reader.fields(field, &keys::SERVICE) {
-            let service = read_service(reader, &fields, plugins, &mut seen);
+            let service = read_service(reader, &fields, plugins, &mut seen, config.templates_max);
             config.services.extend(service);
         }
     }
     for (address, path, place) in &seen.servers {
-        if let Some(service) = seen.vips.get(address) {
+        if let Some(service) = seen.taken.of_vip(*address) {
             let message = format!(
                 "{address} is the VIP of {service}; give the real server an address of its own"
             );
@@ -251,7 +253,7 @@ fn read_services(
     }
     if let Some(mtu) = config.device.mtu
         && mtu < MTU_IPV6_MIN
-        && config.services.iter().any(|service| service.address.vip.is_ipv6())
+        && config.services.iter().any(|service| service.address().vip.is_ipv6())
     {
         let place = reader.places.get("device.mtu").copied().unwrap_or_default();
         let message = format!("{mtu} is too short for IPv6; use {MTU_IPV6_MIN} or more");
@@ -265,21 +267,23 @@ fn read_service(
     fields: &Fields<'_>,
     plugins: &mut Plugins,
     seen: &mut Seen,
+    templates_max: usize,
 ) -> Option<ServiceConfig> {
     let name = read_name(reader, fields);
     let protocol = match fields.get("protocol") {
         Some(field) => reader.choice(&field, &PROTOCOLS),
         None => Some(Protocol::Tcp),
     };
-    let vip = fields.required(reader, "vip").and_then(|field| read_vip(reader, &field));
-    let port = read_port(reader, fields, protocol);
-    let address = read_address(reader, fields, seen, protocol, vip, port);
+    let reach = reach::read(reader, fields, protocol, &mut seen.taken);
+    let common = Common::new(protocol, reach.as_ref());
+    let vips = reach.as_ref().map(|reach| reach.vips.as_slice());
     let scheduler = match fields.get("scheduler") {
         Some(field) => plugins.read_scheduler(reader, &field),
         None => Some(SchedulerConfig::of(plugins::DEFAULT_SCHEDULER)),
     };
-    let forwarding = forwarding::read(reader, fields, vip, |reader, field| {
-        let address = read_address_beside(reader, field, vip, "use an address of the director's")?;
+    let forwarding = forwarding::read(reader, fields, vips, |reader, field| {
+        let remedy = "use an address of the director's";
+        let address = servers::read_address_beside(reader, field, common.vip, remedy)?;
         seen.pools.push((address, field.path.clone(), field.node.place));
         Some(address)
     });
@@ -299,17 +303,85 @@ fn read_service(
             reader.error(&field.path, field.node.place, "only tcp services have it; remove it");
         }
     }
-    let servers = read_servers(reader, fields, seen, protocol, vip, port);
-    Some(ServiceConfig {
-        name: name?,
-        address: address?,
-        scheduler: scheduler?,
-        forwarding: forwarding?,
-        timeouts,
+    let persistence = persistence::read(reader, fields, common.vip, templates_max);
+    let rules = servers::read_rules(reader, fields);
+    let drain = servers::read_drain(reader, fields);
+    let sorry = servers::read_sorry(reader, fields, &mut seen.servers, common);
+    let servers = servers::read_servers(reader, fields, &mut seen.servers, common);
+    let (forwarding, servers) = (forwarding?, servers?);
+    let is_one_packet =
+        read_one_packet(reader, fields, protocol, reach.as_ref(), &forwarding, &servers, seen);
+    let settings = Settings {
+        reach: reach?,
+        is_one_packet,
         on_no_server,
         on_stray,
-        servers: servers?,
+        rules,
+        timeouts,
+        persistence,
+    };
+    Some(ServiceConfig {
+        name: name?,
+        protocol: protocol?,
+        scheduler: scheduler?,
+        forwarding,
+        settings,
+        drain,
+        sorry,
+        servers,
     })
+}
+
+/// Whether datagrams open no connections. Then nothing but the server that one comes from tells
+/// where it belongs.
+fn read_one_packet(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_>,
+    protocol: Option<Protocol>,
+    reach: Option<&Reach>,
+    forwarding: &ForwardingConfig,
+    servers: &[ServerConfig],
+    seen: &mut Seen,
+) -> bool {
+    let Some(field) = fields.get("one_packet") else { return false };
+    if reader.choice(&field, &[("true", true), ("false", false)]) != Some(true) {
+        return false;
+    }
+    let has_own_ports = servers.iter().any(|server| server.address.port() != 0);
+    let one_port = |reach: &Reach| match &reach.ports {
+        Ports::These(ranges) => {
+            matches!(ranges.as_slice(), [range] if range.start() == range.end())
+        }
+        Ports::Others => false,
+    };
+    let obstacle = if protocol.is_some_and(|protocol| protocol != Protocol::Udp) {
+        Some("only udp services have it; remove it".to_owned())
+    } else if *forwarding != ForwardingConfig::Nat {
+        Some("not together with `forward: fullnat`; remove one".to_owned())
+    } else if reach.is_some_and(|reach| reach.vips.len() > 1) {
+        Some("not with several addresses; use a service for each".to_owned())
+    } else if reach.is_some_and(|reach| has_own_ports && !one_port(reach)) {
+        Some("not with several ports, unless real servers have none of their own".to_owned())
+    } else {
+        let (path, _) = fields.place();
+        let path = path.to_owned();
+        let same = |server: &ServerConfig| {
+            let any_port = SocketAddr::new(server.address.ip(), 0);
+            let other = seen.one_packet.insert(server.address, path.clone());
+            other
+                .or_else(|| seen.one_packet.get(&any_port).filter(|other| **other != path).cloned())
+        };
+        servers.iter().find_map(same).map(|other| {
+            format!(
+                "{other} has one of the real servers too, also with `one_packet`, and nothing would \
+                 tell their answers apart; give one of them another port"
+            )
+        })
+    };
+    if let Some(message) = obstacle {
+        reader.error(&field.path, field.node.place, message);
+    }
+    true
 }
 
 fn read_name(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<String> {
@@ -328,52 +400,6 @@ fn read_name(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<String> {
         reader.services.insert(name.to_owned(), path.to_owned());
     }
     Some(name.to_owned())
-}
-
-fn read_vip(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<IpAddr> {
-    let vip = reader.address(field)?;
-    if let Some(reason) = why_not_a_host(vip) {
-        reader.refuse(field, reason, "use an address that clients can reach");
-        return None;
-    }
-    Some(vip)
-}
-
-/// The virtual port; 0 for ICMP.
-fn read_port(
-    reader: &mut Reader<'_>,
-    fields: &Fields<'_>,
-    protocol: Option<Protocol>,
-) -> Option<u16> {
-    if protocol == Some(Protocol::Icmp) {
-        if let Some(field) = fields.get("port") {
-            reader.error(&field.path, field.node.place, "an icmp service has no port; remove it");
-        }
-        return Some(0);
-    }
-    let field = fields.required(reader, "port")?;
-    number(reader, &field, PORT)
-}
-
-fn read_address(
-    reader: &mut Reader<'_>,
-    fields: &Fields<'_>,
-    seen: &mut Seen,
-    protocol: Option<Protocol>,
-    vip: Option<IpAddr>,
-    port: Option<u16>,
-) -> Option<ServiceAddress> {
-    let vip = vip?;
-    let (path, place) = fields.place();
-    let path = path.to_owned();
-    seen.vips.entry(vip).or_insert_with(|| path.clone());
-    let address = ServiceAddress { protocol: protocol?, vip, port: port? };
-    if let Some(other) = seen.addresses.insert(address, path.clone()) {
-        let message = format!("{address} is already the address of {other}; change or remove one");
-        reader.error(&path, place, message);
-        seen.addresses.insert(address, other);
-    }
-    Some(address)
 }
 
 fn read_timeouts(
@@ -397,108 +423,8 @@ fn read_timeouts(
     timeouts
 }
 
-fn read_servers(
-    reader: &mut Reader<'_>,
-    service: &Fields<'_>,
-    seen: &mut Seen,
-    protocol: Option<Protocol>,
-    vip: Option<IpAddr>,
-    port: Option<u16>,
-) -> Option<Vec<ServerConfig>> {
-    let field = service.required(reader, "servers")?;
-    let list = reader.list(&field)?;
-    if list.is_empty() {
-        let message = "no real servers: every client gets what `on_no_server` says";
-        reader.warn(&field.path, field.node.place, message);
-    }
-    if list.len() > SERVERS_MAX {
-        let message = format!("{} real servers; use at most {SERVERS_MAX}", list.len());
-        reader.error(&field.path, field.node.place, message);
-        return None;
-    }
-    let mut servers: Vec<ServerConfig> = Vec::with_capacity(list.len());
-    let mut paths: HashMap<SocketAddr, &str> = HashMap::new();
-    for field in &list {
-        let Some(fields) = reader.fields(field, &keys::SERVER) else { continue };
-        let Some(server) = read_server(reader, &fields, seen, protocol, vip, port) else {
-            continue;
-        };
-        if let Some(other) = paths.get(&server.address) {
-            let message = format!("{} is already {other}; remove one", server.address);
-            reader.error(&field.path, field.node.place, message);
-            continue;
-        }
-        paths.insert(server.address, &field.path);
-        servers.push(server);
-    }
-    Some(servers)
-}
-
-fn read_server(
-    reader: &mut Reader<'_>,
-    fields: &Fields<'_>,
-    seen: &mut Seen,
-    protocol: Option<Protocol>,
-    vip: Option<IpAddr>,
-    port: Option<u16>,
-) -> Option<ServerConfig> {
-    let address = fields
-        .required(reader, "address")
-        .and_then(|field| read_server_address(reader, &field, seen, vip));
-    let port = match fields.get("port") {
-        Some(field) if protocol == Some(Protocol::Icmp) => {
-            let message = "a real server of an icmp service has no port; remove it";
-            reader.error(&field.path, field.node.place, message);
-            None
-        }
-        Some(field) => number(reader, &field, PORT),
-        None => port,
-    };
-    let weight = match fields.get("weight") {
-        Some(field) => number(reader, &field, WEIGHT),
-        None => Some(1),
-    };
-    Some(ServerConfig { address: SocketAddr::new(address?, port?), weight: weight? })
-}
-
-fn read_server_address(
-    reader: &mut Reader<'_>,
-    field: &Field<'_>,
-    seen: &mut Seen,
-    vip: Option<IpAddr>,
-) -> Option<IpAddr> {
-    let address = read_address_beside(reader, field, vip, "use the real server's own address")?;
-    seen.servers.push((address, field.path.clone(), field.node.place));
-    Some(address)
-}
-
-/// An address of a host in the VIP's family.
-fn read_address_beside(
-    reader: &mut Reader<'_>,
-    field: &Field<'_>,
-    vip: Option<IpAddr>,
-    remedy: &str,
-) -> Option<IpAddr> {
-    let address = reader.address(field)?;
-    if let Some(reason) = why_not_a_host(address) {
-        reader.refuse(field, reason, remedy);
-        return None;
-    }
-    if let Some(vip) = vip.filter(|vip| vip.is_ipv4() != address.is_ipv4()) {
-        let family = |address: IpAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
-        let message = format!(
-            "{address} is {}, but the service's VIP {vip} is {}; use one family in a service",
-            family(address),
-            family(vip),
-        );
-        reader.error(&field.path, field.node.place, message);
-        return None;
-    }
-    Some(address)
-}
-
 /// What keeps an address from being that of one host in the network, if something does.
-fn why_not_a_host(address: IpAddr) -> Option<&'static str> {
+pub(super) fn why_not_a_host(address: IpAddr) -> Option<&'static str> {
     if address.is_unspecified() {
         return Some("is the unspecified address");
     }
@@ -586,6 +512,7 @@ mod tests {
         assert_eq!(connections, Ok(config.limits.connections));
         let half_open = documented(&keys::LIMITS, "half_open").parse();
         assert_eq!(half_open, Ok(config.limits.half_open));
+        assert_eq!(documented(&keys::LIMITS, "templates").parse(), Ok(config.templates_max));
         assert_eq!(documented(&keys::LIMITS, "replies").parse(), Ok(config.replies_per_second));
     }
 }

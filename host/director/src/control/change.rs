@@ -29,8 +29,8 @@ use super::server::{Refused, Shared};
 use super::snapshot::{ChangeSnapshot, ReloadSnapshot};
 use crate::config::units::Percent;
 use crate::config::{MODULE_OCTETS_MAX, is_name};
-use crate::schedulers::reload::ReloadError;
-use crate::schedulers::{Action, ChangeError, Proposal, ProposedPlugin};
+use crate::operation::reload::ReloadError;
+use crate::operation::{Action, ChangeError, Proposal, ProposedPlugin};
 use crate::seat::SeatError;
 
 /// Changes under way at once: each may hold a module in memory, and compiling takes turns anyway.
@@ -241,7 +241,7 @@ fn bad(message: &str) -> Refused {
 impl From<ChangeError> for Refused {
     fn from(error: ChangeError) -> Self {
         let status = match &error {
-            ChangeError::NoService { .. } => StatusCode::NOT_FOUND,
+            ChangeError::NoService { .. } | ChangeError::NoServer { .. } => StatusCode::NOT_FOUND,
             ChangeError::Seat(SeatError::NoPast | SeatError::NoTrial | SeatError::NotRecorded) => {
                 StatusCode::CONFLICT
             }
@@ -258,7 +258,7 @@ impl From<ReloadError> for Refused {
     fn from(error: ReloadError) -> Self {
         let status = match &error {
             ReloadError::Config(_) | ReloadError::Seat { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            ReloadError::Restart(_) => StatusCode::CONFLICT,
+            ReloadError::Restart(_) | ReloadError::Route(_) => StatusCode::CONFLICT,
             ReloadError::Panicked(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self(status, error.to_string())

@@ -28,8 +28,8 @@ use super::{
     CONNECTIONS, CONNECTIONS_LISTED, CONNECTIONS_LISTED_MAX, ControlSocket, PLUGINS, RECORDING,
     RELOAD, SERVICES, STATS, scheduler_path,
 };
-use crate::schedulers::reload::ReloadError;
-use crate::schedulers::{Action, ChangeError};
+use crate::operation::reload::ReloadError;
+use crate::operation::{Action, ChangeError};
 
 /// Connections at once; the next one waits. Listings take microseconds, so more would only be a
 /// way to use memory.
@@ -252,7 +252,7 @@ mod tests {
     use super::super::{AskError, Message, ask, fetch, tell};
     use super::*;
     use crate::config::units::Percent;
-    use crate::schedulers::{Proposal, ProposedPlugin};
+    use crate::operation::{Proposal, ProposedPlugin};
     use crate::seat::SeatError;
 
     /// A director with one service, `web`, which does nothing but write down what it is told.

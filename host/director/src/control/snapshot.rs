@@ -18,7 +18,10 @@ use wvs_core::verdict::DropReason;
 use wvs_plugin::PluginReport;
 
 use crate::seat::Seat;
-pub use change::{ChangeSnapshot, ReloadSnapshot, ServiceReload, SwapSnapshot, TrialReload};
+pub use change::{
+    ChangeSnapshot, ReloadSnapshot, ServerChange, ServerReload, ServiceFate, ServiceReload,
+    SwapSnapshot, TrialReload,
+};
 pub use connection::{ConnectionList, ConnectionSnapshot};
 pub use plugin::{
     FuelSnapshot, GenerationSnapshot, PicksSnapshot, PluginSnapshot, PluginsSnapshot,
@@ -253,7 +256,8 @@ impl From<&Seat> for ServiceSnapshot {
         let service = seat.service();
         let address = service.address();
         let mut totals = TrafficTotals::default();
-        for server in service.servers() {
+        let servers = service.servers();
+        for server in &*servers {
             totals += server.traffic().totals();
         }
         Self {
@@ -265,7 +269,7 @@ impl From<&Seat> for ServiceSnapshot {
             scheduling: service.counters().into(),
             traffic: totals.into(),
             pool: service.terms().pool().map(Into::into),
-            servers: service.servers().iter().map(|server| server.as_ref().into()).collect(),
+            servers: servers.iter().map(|server| server.as_ref().into()).collect(),
         }
     }
 }

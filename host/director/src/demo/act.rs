@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::schedulers::ProposedPlugin;
+use crate::operation::ProposedPlugin;
 
 /// The plugin that fails.
 const BROKEN: &str = include_str!("passes_its_trial_then_loops.wat");

@@ -5,9 +5,8 @@ use std::fmt::Write as _;
 use super::{address, columns, count, printable};
 use crate::config::units::{Percent, format_duration, format_size};
 use crate::control::snapshot::{
-    ChangeSnapshot, FuelSnapshot, GenerationSnapshot, PicksSnapshot, PluginSnapshot,
-    ReloadSnapshot, SeatSnapshot, ServiceReload, SwapSnapshot, TimeSnapshot, TrialReload,
-    TrialSnapshot,
+    ChangeSnapshot, FuelSnapshot, GenerationSnapshot, PicksSnapshot, PluginSnapshot, SeatSnapshot,
+    SwapSnapshot, TimeSnapshot, TrialSnapshot,
 };
 
 /// The plugins of several services, one in a line.
@@ -158,55 +157,10 @@ pub fn change(change: &ChangeSnapshot) -> String {
     text + "\n"
 }
 
-fn describe_swap(swap: &SwapSnapshot) -> String {
+pub(super) fn describe_swap(swap: &SwapSnapshot) -> String {
     let SwapSnapshot { from, to, is_state_carried, took_us } = swap;
     let state = if *is_state_carried { "with its state" } else { "from the start" };
     format!("{from} -> {to}, {state}, in {took_us} µs")
-}
-
-/// What a reload changed, a line for each thing.
-#[must_use]
-pub fn reload(reload: &ReloadSnapshot) -> String {
-    if reload.services.is_empty() {
-        return "nothing to change\n".to_owned();
-    }
-    reload.services.iter().map(describe_reload).collect()
-}
-
-fn describe_reload(reload: &ServiceReload) -> String {
-    let ServiceReload { service, scheduler, undone, trial, probation, record } = reload;
-    let mut text = String::new();
-    if let Some(swap) = scheduler {
-        let _ = writeln!(text, "{service}: {}", describe_swap(swap));
-    }
-    if let Some(undone) = undone {
-        let _ = writeln!(text, "{service}: {undone} was put to work at run time, against the file");
-    }
-    if let Some(trial) = trial {
-        let _ = match trial {
-            TrialReload::Begun { candidate, share } => {
-                writeln!(text, "{service}: {candidate} is tried out, obeyed for {share}")
-            }
-            TrialReload::Share { candidate, from, to } => {
-                writeln!(text, "{service}: {candidate} is obeyed for {to}, not {from}")
-            }
-            TrialReload::Ended { candidate, is_undone } => {
-                let against = if *is_undone { ", begun at run time," } else { "" };
-                writeln!(text, "{service}: the trial of {candidate}{against} has ended")
-            }
-        };
-    }
-    if let Some(probation) = probation {
-        let _ = writeln!(text, "{service}: a probation of {probation} decisions from now on");
-    }
-    let _ = match record {
-        None => Ok(()),
-        Some(0) => writeln!(text, "{service}: no decisions are recorded any more"),
-        Some(octets) => {
-            writeln!(text, "{service}: decisions are recorded from now on, {octets} octets of them")
-        }
-    };
-    text
 }
 
 fn trial_in_short(trial: &TrialSnapshot) -> String {

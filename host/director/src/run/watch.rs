@@ -1,6 +1,7 @@
 //! Says in the log what goes wrong while the director runs: each thing at most once an interval,
 //! however often it happens.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,7 +44,8 @@ struct Sums {
     fragments_evicted: u64,
     write_errors: u64,
     queue_full: u64,
-    services: Vec<ServiceSums>,
+    /// By name.
+    services: HashMap<String, ServiceSums>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,13 +63,15 @@ struct ServiceSums {
 impl Sums {
     fn of(state: &State) -> Self {
         let verdicts = state.director.verdicts();
+        let seats = state.operation.seats();
+        let name = |seat: &Seat| seat.service().name().to_owned();
         Self {
             limits: LIMITS.map(|(reason, _)| verdicts.dropped(reason)),
             half_open_evicted: state.director.table().evicted.get(),
             fragments_evicted: state.director.fragments().evicted,
             write_errors: state.device_counters.write_errors(),
             queue_full: state.device_counters.queue_full(),
-            services: state.schedulers.seats().iter().map(ServiceSums::of).collect(),
+            services: seats.iter().map(|seat| (name(seat), ServiceSums::of(seat))).collect(),
         }
     }
 
@@ -99,10 +103,12 @@ impl Sums {
             let device = &state.device_name;
             tracing::warn!(device, dropped, "packets came faster than they could be read");
         }
-        for (seat, (now, last)) in
-            state.schedulers.seats().iter().zip(self.services.iter().zip(&last.services))
-        {
-            now.warn_of_growth(last, seat);
+        for seat in &*state.operation.seats() {
+            let sums = |sums: &Self| sums.services.get(seat.service().name()).copied();
+            // One that was not there before has told nothing yet.
+            if let (Some(now), Some(last)) = (sums(self), sums(last)) {
+                now.warn_of_growth(&last, seat);
+            }
         }
     }
 }

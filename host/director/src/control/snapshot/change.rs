@@ -1,4 +1,6 @@
-//! What a change of schedulers changed.
+//! What changes changed.
+
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -70,11 +72,25 @@ pub struct ReloadSnapshot {
     pub services: Vec<ServiceReload>,
 }
 
+impl ReloadSnapshot {
+    /// Those of `services` that say something.
+    #[must_use]
+    pub fn of(services: impl Iterator<Item = ServiceReload>) -> Self {
+        Self { services: services.filter(ServiceReload::is_change).collect() }
+    }
+}
+
 /// What a reload changed at a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceReload {
     /// The service.
     pub service: String,
+    /// What became of the service itself.
+    pub fate: ServiceFate,
+    /// The keys of the service that say something else now.
+    pub settings: Vec<String>,
+    /// What became of its real servers.
+    pub servers: Vec<ServerReload>,
     /// Another plugin, or the same with other limits, another file or configuration.
     pub scheduler: Option<SwapSnapshot>,
     /// What had been put to work while the director ran, against the file, and went.
@@ -85,6 +101,65 @@ pub struct ServiceReload {
     pub probation: Option<u64>,
     /// The octets that are recorded from now on; 0 for nothing.
     pub record: Option<usize>,
+}
+
+/// What a reload made of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceFate {
+    /// It goes on, and something about it changed.
+    Changed,
+    /// It is new.
+    Added,
+    /// It is gone. Connections go on as its `drain` says.
+    Removed,
+    /// It changed so much that another one took its place, and connections go on with the old one.
+    Replaced,
+}
+
+/// What a reload changed about a real server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerReload {
+    /// RIP and port.
+    pub server: SocketAddr,
+    /// What changed.
+    #[serde(flatten)]
+    pub change: ServerChange,
+}
+
+/// See [`ServerReload`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "snake_case")]
+pub enum ServerChange {
+    /// It is new.
+    Added {
+        /// Its weight.
+        weight: u32,
+    },
+    /// It is gone.
+    Removed {
+        /// Its connections, which go on as the service's `drain` says.
+        connections: u32,
+    },
+    /// Its weight.
+    Weight {
+        /// What the file said before.
+        from: u32,
+        /// What it says now.
+        to: u32,
+    },
+    /// Other keys.
+    Settings {
+        /// Which.
+        keys: Vec<String>,
+    },
+    /// Somebody had given it another weight while the director ran, which went.
+    WeightUndone {
+        /// That weight.
+        weight: u32,
+    },
+    /// Somebody had drained it while the director ran, and it is not drained any more.
+    DrainUndone,
 }
 
 /// What a reload changed about a trial.
@@ -117,10 +192,29 @@ pub enum TrialReload {
 }
 
 impl ServiceReload {
+    /// That this is the service's fate, and nothing else.
+    #[must_use]
+    pub fn new(service: &str, fate: ServiceFate) -> Self {
+        Self {
+            service: service.to_owned(),
+            fate,
+            settings: Vec::new(),
+            servers: Vec::new(),
+            scheduler: None,
+            undone: None,
+            trial: None,
+            probation: None,
+            record: None,
+        }
+    }
+
     /// Whether anything changed.
     #[must_use]
     pub fn is_change(&self) -> bool {
-        self.scheduler.is_some()
+        self.fate != ServiceFate::Changed
+            || !self.settings.is_empty()
+            || !self.servers.is_empty()
+            || self.scheduler.is_some()
             || self.trial.is_some()
             || self.probation.is_some()
             || self.record.is_some()

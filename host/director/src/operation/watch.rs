@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use wvs_plugin::{LoadError, Source};
 
 use super::step::{self, Step, StepError, TrialStep};
-use super::{Schedulers, tell_swap};
+use super::{Filed, Operation, name, tell_swap};
 use crate::config::{PluginConfig, read_at_most};
 use crate::control::snapshot::SwapSnapshot;
 use crate::deployment::MisfitCause;
@@ -26,18 +26,18 @@ use crate::seat::{Generation, SeatError};
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Looks at the files of plugins with `watch: true` for ever.
-pub async fn watch(schedulers: Arc<Schedulers>) {
+pub async fn watch(operation: Arc<Operation>) {
     let mut files = WatchedFiles::default();
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if !schedulers.config().plugins.iter().any(|plugin| plugin.watch) {
+        if !operation.config().plugins.iter().any(|plugin| plugin.watch) {
             continue;
         }
-        let schedulers = Arc::clone(&schedulers);
+        let operation = Arc::clone(&operation);
         let look = spawn_blocking(move || {
-            files.look(&schedulers);
+            files.look(&operation);
             files
         });
         files = match look.await {
@@ -100,18 +100,18 @@ enum Refusal {
 impl WatchedFiles {
     /// Looks at each watched file once, and puts to work what changed and is the same as at the
     /// last look.
-    pub fn look(&mut self, schedulers: &Schedulers) {
-        let config = schedulers.config();
+    pub fn look(&mut self, operation: &Operation) {
+        let config = operation.config();
         let watched = || config.plugins.iter().filter(|plugin| plugin.watch);
         self.0.retain(|name, _| watched().any(|plugin| plugin.name == *name));
         for plugin in watched() {
-            self.0.entry(plugin.name.clone()).or_default().look(plugin, schedulers);
+            self.0.entry(plugin.name.clone()).or_default().look(plugin, operation);
         }
     }
 }
 
 impl Seen {
-    fn look(&mut self, plugin: &PluginConfig, schedulers: &Schedulers) {
+    fn look(&mut self, plugin: &PluginConfig, operation: &Operation) {
         let Ok(mark) = std::fs::metadata(&plugin.file).as_ref().map(Mark::of) else {
             // Whoever replaces it may be about to put the new one there.
             self.pending = None;
@@ -140,7 +140,7 @@ impl Seen {
         if self.refused == Some(hash) {
             return;
         }
-        match schedulers.put_file_to_work(plugin, &octets, &hash) {
+        match operation.put_file_to_work(plugin, &octets, &hash) {
             Ok(_) => self.refused = None,
             Err(refusal) => {
                 self.refused = Some(hash);
@@ -160,7 +160,7 @@ fn warn(plugin: &PluginConfig, refusal: &Refusal) {
     tracing::warn!(plugin, %file, "the plugin's file changed, but the old one stays: {refusal}");
 }
 
-impl Schedulers {
+impl Operation {
     /// Gives every service that has the plugin at work, or tries it out, what its file holds now.
     fn put_file_to_work(
         &self,
@@ -171,12 +171,11 @@ impl Schedulers {
         let is_older = |generation: &Generation| {
             generation.module.name() == plugin.name && generation.module.sha256() != hash
         };
-        let mut filed = self.filed();
-        let concerned: Vec<_> = self
-            .seats
+        let works = &mut *self.works();
+        let seats = self.seats();
+        let concerned: Vec<_> = seats
             .iter()
-            .enumerate()
-            .filter(|(_, seat)| {
+            .filter(|seat| {
                 is_older(&seat.at_work().1)
                     || seat.candidate().is_some_and(|(_, candidate)| is_older(&candidate))
             })
@@ -187,7 +186,7 @@ impl Schedulers {
         let source = Source::Octets { name: &plugin.name, octets };
         let module = self.host.load(source, plugin.limits).map_err(MisfitCause::from)?;
         let mut steps = Vec::with_capacity(concerned.len());
-        for (_, seat) in &concerned {
+        for seat in &concerned {
             let mut step = Step::at(seat);
             let service = || seat.service().name().to_owned();
             let refusal = |cause| Refusal::Seat { service: service(), cause };
@@ -209,9 +208,9 @@ impl Schedulers {
         }
         let done = step::take(steps)
             .map_err(|StepError { service, cause }| Refusal::Seat { service, cause })?;
-        for ((place, seat), done) in concerned.into_iter().zip(done) {
+        for (seat, done) in concerned.into_iter().zip(done) {
             let service = seat.service().name();
-            let filed = &mut filed[place];
+            let filed = works.filed.entry(name(seat)).or_insert_with(|| Filed::of(seat));
             if let Some(swap) = done.swapped.map(SwapSnapshot::from) {
                 tell_swap(service, &swap);
                 filed.at_work = swap.to.generation;
@@ -243,9 +242,9 @@ mod tests {
     }
 
     /// Looks as often as it takes to see that nothing changes any more.
-    fn settle(files: &mut WatchedFiles, schedulers: &Schedulers) {
+    fn settle(files: &mut WatchedFiles, operation: &Operation) {
         for _ in 0..3 {
-            files.look(schedulers);
+            files.look(operation);
         }
     }
 
@@ -253,83 +252,83 @@ mod tests {
     fn half_written_file_is_never_loaded() {
         let fixture = fixture();
         fixture.configure(WATCHED, &["mine"]);
-        let (schedulers, mut files) = (fixture.start(), WatchedFiles::default());
-        settle(&mut files, &schedulers);
-        assert_eq!(at_work(&schedulers, 0), ("mine".to_owned(), 1));
+        let (operation, mut files) = (fixture.start(), WatchedFiles::default());
+        settle(&mut files, &operation);
+        assert_eq!(at_work(&operation, 0), ("mine".to_owned(), 1));
 
         // Each look finds more of it, as when somebody is still writing.
         let next = module(1, "");
         for end in [next.len() / 3, next.len() / 2, next.len() - 1, next.len()] {
             fixture.write("plugins/mine.wasm", &next[..end]);
-            files.look(&schedulers);
-            assert_eq!(at_work(&schedulers, 0).1, 1, "{end}");
+            files.look(&operation);
+            assert_eq!(at_work(&operation, 0).1, 1, "{end}");
             let seen = &files.0["mine"];
             assert!(seen.refused.is_none(), "half a file was loaded");
         }
-        files.look(&schedulers);
-        assert_eq!(at_work(&schedulers, 0).1, 2);
-        settle(&mut files, &schedulers);
-        assert_eq!(at_work(&schedulers, 0).1, 2);
+        files.look(&operation);
+        assert_eq!(at_work(&operation, 0).1, 2);
+        settle(&mut files, &operation);
+        assert_eq!(at_work(&operation, 0).1, 2);
     }
 
     #[test]
     fn file_that_is_no_plugin_is_tried_once_and_the_next_one_again() {
         let fixture = fixture();
         fixture.configure(WATCHED, &["mine"]);
-        let (schedulers, mut files) = (fixture.start(), WatchedFiles::default());
-        settle(&mut files, &schedulers);
+        let (operation, mut files) = (fixture.start(), WatchedFiles::default());
+        settle(&mut files, &operation);
         fixture.write("plugins/mine.wasm", b"nonsense");
-        settle(&mut files, &schedulers);
-        assert_eq!(at_work(&schedulers, 0).1, 1);
+        settle(&mut files, &operation);
+        assert_eq!(at_work(&operation, 0).1, 1);
         let seen = &files.0["mine"];
         assert!(seen.refused.is_some() && seen.settled.is_some() && seen.pending.is_none());
         fixture.write("plugins/mine.wasm", &module(1, ""));
-        settle(&mut files, &schedulers);
-        assert_eq!(at_work(&schedulers, 0).1, 2);
+        settle(&mut files, &operation);
+        assert_eq!(at_work(&operation, 0).1, 2);
     }
 
     #[test]
     fn folder_that_is_made_anew_and_link_that_leads_elsewhere_are_followed() {
         let fixture = fixture();
         fixture.configure(WATCHED, &["mine"]);
-        let (schedulers, mut files) = (fixture.start(), WatchedFiles::default());
-        settle(&mut files, &schedulers);
+        let (operation, mut files) = (fixture.start(), WatchedFiles::default());
+        settle(&mut files, &operation);
         fs::remove_dir_all(fixture.path("plugins")).unwrap();
-        settle(&mut files, &schedulers);
-        assert_eq!(at_work(&schedulers, 0).1, 1);
+        settle(&mut files, &operation);
+        assert_eq!(at_work(&operation, 0).1, 1);
         fs::create_dir(fixture.path("plugins")).unwrap();
         fixture.write("plugins/mine.wasm", &module(1, ""));
-        settle(&mut files, &schedulers);
-        assert_eq!(at_work(&schedulers, 0).1, 2);
+        settle(&mut files, &operation);
+        assert_eq!(at_work(&operation, 0).1, 2);
 
         fs::create_dir(fixture.path("next")).unwrap();
         fixture.write("next/mine.wasm", &module(0, ""));
         fs::rename(fixture.path("plugins"), fixture.path("old")).unwrap();
         std::os::unix::fs::symlink(fixture.path("next"), fixture.path("plugins")).unwrap();
-        settle(&mut files, &schedulers);
-        assert_eq!(at_work(&schedulers, 0).1, 3);
+        settle(&mut files, &operation);
+        assert_eq!(at_work(&operation, 0).1, 3);
     }
 
     #[test]
     fn every_service_that_uses_the_plugin_gets_it_with_its_own_configuration_and_no_other() {
         let fixture = fixture();
-        let schedulers = [
+        let operation = [
             "{ plugin: mine, config: { x: 1 } }",
             "rr",
             "{ plugin: rr, shadow: mine, canary: 5% }",
         ];
-        fixture.configure(WATCHED, &schedulers);
-        let (schedulers, mut files) = (fixture.start(), WatchedFiles::default());
-        settle(&mut files, &schedulers);
+        fixture.configure(WATCHED, &operation);
+        let (operation, mut files) = (fixture.start(), WatchedFiles::default());
+        settle(&mut files, &operation);
         fixture.write("plugins/mine.wasm", &module(1, ""));
-        settle(&mut files, &schedulers);
-        assert_eq!(at_work(&schedulers, 0), ("mine".to_owned(), 2));
-        let (_, generation) = schedulers.seats()[0].at_work();
+        settle(&mut files, &operation);
+        assert_eq!(at_work(&operation, 0), ("mine".to_owned(), 2));
+        let (_, generation) = operation.seats()[0].at_work();
         assert_eq!(generation.config.as_deref(), Some(r#"{"x":1}"#));
         for place in [1, 2] {
-            assert_eq!(at_work(&schedulers, place), ("rr".to_owned(), 1));
+            assert_eq!(at_work(&operation, place), ("rr".to_owned(), 1));
         }
-        let trial = schedulers.seats()[2].report().trial.unwrap();
+        let trial = operation.seats()[2].report().trial.unwrap();
         assert_eq!((trial.candidate.generation, trial.share), (3, 500));
     }
 
@@ -337,9 +336,9 @@ mod tests {
     fn file_that_is_not_watched_is_left_alone() {
         let fixture = fixture();
         fixture.configure("plugins: { mine: { file: plugins/mine.wasm } }", &["mine"]);
-        let (schedulers, mut files) = (fixture.start(), WatchedFiles::default());
+        let (operation, mut files) = (fixture.start(), WatchedFiles::default());
         fixture.write("plugins/mine.wasm", &module(1, ""));
-        settle(&mut files, &schedulers);
-        assert_eq!(at_work(&schedulers, 0).1, 1);
+        settle(&mut files, &operation);
+        assert_eq!(at_work(&operation, 0).1, 1);
     }
 }

@@ -1,15 +1,19 @@
-//! Schedulers in memory, with a folder of their own, for tests.
+//! Operation in memory, with a folder of their own, for tests.
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use tempfile::TempDir;
+use wvs_core::director::Director;
 use wvs_plugin::Host;
 
-use super::Schedulers;
+use super::{Operation, Parts, Ways};
+use crate::clock::Clock;
 use crate::config::Reading;
 use crate::deployment::Deployment;
+use crate::route::{RouteError, RouteNeeds};
+use crate::run::director_config;
 
 static HOST: LazyLock<Host> = LazyLock::new(|| Host::new().unwrap());
 
@@ -17,6 +21,15 @@ static HOST: LazyLock<Host> = LazyLock::new(|| Host::new().unwrap());
 pub(super) const WITH_STATE: &str = "
     (func (export \"wvs_state_save\") (param i32) (result i32) (i32.const 1))
     (func (export \"wvs_state_load\") (param i32) (result i32) (unreachable))";
+
+/// Leads nothing anywhere.
+struct NoWays;
+
+impl Ways for NoWays {
+    fn lead(&self, _: RouteNeeds) -> Result<(), RouteError> {
+        Ok(())
+    }
+}
 
 pub(super) struct Fixture {
     folder: TempDir,
@@ -48,11 +61,15 @@ impl Fixture {
     }
 
     /// Puts the configuration to work.
-    pub(super) fn start(&self) -> Schedulers {
+    pub(super) fn start(&self) -> Operation {
         let file = self.path("wvs.yaml");
         let (config, _) = Reading::of_file(&file).into_config().unwrap();
-        let deployment = Deployment::new(&config, &HOST, || 0).unwrap();
-        Schedulers::new(HOST.clone(), deployment.seats, config, &file)
+        let clock = Clock::start();
+        let deployment = Deployment::new(&config, &HOST, || 0, clock.now()).unwrap();
+        let Deployment { services, seats, numbers } = deployment;
+        let director = Arc::new(Director::new(director_config(&config, 0), services));
+        let (host, ways) = (HOST.clone(), Box::new(NoWays));
+        Operation::new(Parts { host, director, clock, ways, seats, numbers, config, file })
     }
 }
 
@@ -73,7 +90,7 @@ pub(super) fn module(index: u8, exports: &str) -> Vec<u8> {
 }
 
 /// What is at work at the service in this place: the plugin and its generation.
-pub(super) fn at_work(schedulers: &Schedulers, place: usize) -> (String, u16) {
-    let plugin = schedulers.seats()[place].plugin();
+pub(super) fn at_work(operation: &Operation, place: usize) -> (String, u16) {
+    let plugin = operation.seats()[place].plugin();
     (plugin.name.to_string(), plugin.generation)
 }

@@ -1,39 +1,71 @@
-//! The schedulers of a running director, and everything that changes them while traffic flows:
-//! what somebody asks for, a plugin's file that changed, the configuration read again.
+//! The services of a running director, and everything that changes them while traffic flows: what
+//! somebody asks for, a plugin's file that changed, a health check's word, the configuration read
+//! again.
 //!
-//! All of it waits, for compilation above all: it is for threads that nobody waits for, and never
+//! Most of it waits, for compilation above all: it is for threads that nobody waits for, and never
 //! for those of packets.
 
 #[cfg(test)]
 mod fixture;
 pub mod reload;
+pub mod servers;
 mod step;
 pub mod watch;
 
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use tokio::task::JoinError;
+use wvs_core::director::Director;
+use wvs_core::service::Service;
+use wvs_core::services::Services;
 use wvs_plugin::{Host, Limits, Source, TrialLimits, builtin};
 
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::units::Percent;
 use crate::control::snapshot::{ChangeSnapshot, GenerationSnapshot, SwapSnapshot};
-use crate::deployment::{MisfitCause, load_named};
+use crate::deployment::{MisfitCause, Numbers, load_named};
+use crate::route::{RouteError, RouteNeeds};
 use crate::seat::{Generation, Seat, SeatError, Swapped};
 
-/// Who schedules for each service of a running director.
-#[derive(Debug)]
-pub struct Schedulers {
+/// The services of a running director.
+pub struct Operation {
     host: Host,
-    seats: Vec<Seat>,
+    director: Arc<Director>,
+    clock: Clock,
+    ways: Box<dyn Ways>,
     /// Where the configuration came from.
     file: PathBuf,
     /// What it said when it was last put to work.
-    config: Mutex<Arc<Config>>,
-    /// What the configuration and the files of its plugins put at each seat. Held while they are
-    /// put to work: one at a time.
-    filed: Mutex<Vec<Filed>>,
+    config: ArcSwap<Config>,
+    seats: ArcSwap<Vec<Arc<Seat>>>,
+    /// Held while something is put to work: one at a time.
+    works: Mutex<Works>,
+}
+
+/// What leads packets to the director.
+pub trait Ways: Send + Sync {
+    /// Leads there what `needs` says, and nothing else of what it led before. May wait.
+    ///
+    /// # Errors
+    /// See [`RouteError`]; nothing has changed.
+    fn lead(&self, needs: RouteNeeds) -> Result<(), RouteError>;
+}
+
+/// What is remembered between two changes.
+struct Works {
+    numbers: Numbers,
+    /// By service: what the configuration and the files of its plugins put at its seat.
+    filed: HashMap<String, Filed>,
+    /// Services that are no longer in the configuration and whose connections go on.
+    retired: Vec<Arc<Service>>,
+    /// Virtual addresses that are no longer in the configuration and that connections still have.
+    old_vips: Vec<IpAddr>,
 }
 
 /// The generations that the configuration put at a seat. Others are there by somebody's wish, or
@@ -86,14 +118,24 @@ pub enum ProposedPlugin {
     },
 }
 
-/// Why a scheduler was not changed. Everything is as it was.
+/// Why nothing was changed about a service.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
     /// No such service.
-    #[error("there is no service {service}; `wvs plugin list` shows those that there are")]
+    #[error("there is no service {service}; `wvs list` shows those that there are")]
     NoService {
         /// The name asked for.
         service: String,
+    },
+    /// No such real server.
+    #[error(
+        "service {service} has no real server {server}; `wvs list {service}` shows those that it has"
+    )]
+    NoServer {
+        /// The service.
+        service: String,
+        /// The address asked for.
+        server: SocketAddr,
     },
     /// No such plugin.
     #[error(
@@ -116,36 +158,65 @@ pub enum ChangeError {
     #[error(transparent)]
     Seat(#[from] SeatError),
     /// A bug of ours.
-    #[error(
-        "changing the scheduler panicked: this is a bug in wvs, please report what its log says"
-    )]
+    #[error("the change panicked: this is a bug in wvs, please report what its log says")]
     Panicked(#[from] JoinError),
 }
 
-impl Schedulers {
-    /// The schedulers of services that `config`, read from `file`, has just put to work.
+/// What an operation works with.
+pub struct Parts {
+    /// What loads plugins.
+    pub host: Host,
+    /// The director.
+    pub director: Arc<Director>,
+    /// Its clock.
+    pub clock: Clock,
+    /// What leads packets to it.
+    pub ways: Box<dyn Ways>,
+    /// Who schedules for its services, in the order of the configuration.
+    pub seats: Vec<Arc<Seat>>,
+    /// The numbers that are still free.
+    pub numbers: Numbers,
+    /// The configuration that it was started with.
+    pub config: Config,
+    /// Where that came from.
+    pub file: PathBuf,
+}
+
+impl Operation {
+    /// The services that a configuration has just put to work.
     #[must_use]
-    pub fn new(host: Host, seats: Vec<Seat>, config: Config, file: &Path) -> Self {
-        let filed = seats.iter().map(Filed::of).collect();
+    pub fn new(parts: Parts) -> Self {
+        let Parts { host, director, clock, ways, seats, numbers, config, file } = parts;
+        let filed = seats.iter().map(|seat| (name(seat), Filed::of(seat))).collect();
+        let works = Works { numbers, filed, retired: Vec::new(), old_vips: Vec::new() };
         Self {
             host,
-            seats,
-            file: file.to_owned(),
-            config: Mutex::new(Arc::new(config)),
-            filed: Mutex::new(filed),
+            director,
+            clock,
+            ways,
+            file,
+            config: ArcSwap::from_pointee(config),
+            seats: ArcSwap::from_pointee(seats),
+            works: Mutex::new(works),
         }
     }
 
     /// The services and their plugins, in the order of the configuration.
     #[must_use]
-    pub fn seats(&self) -> &[Seat] {
-        &self.seats
+    pub fn seats(&self) -> Arc<Vec<Arc<Seat>>> {
+        self.seats.load_full()
     }
 
     /// What the configuration says that is at work.
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.config.lock().unwrap_or_else(PoisonError::into_inner))
+        self.config.load_full()
+    }
+
+    /// The file of the configuration.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
     }
 
     /// What was recorded at a service, as a file.
@@ -161,7 +232,7 @@ impl Schedulers {
     /// # Errors
     /// See [`ChangeError`].
     pub fn change(&self, service: &str, action: Action) -> Result<ChangeSnapshot, ChangeError> {
-        let seat = self.seat(service)?;
+        let seat = &*self.seat(service)?;
         let change = match action {
             Action::Swap(proposal) => {
                 let generation = self.load(proposal)?;
@@ -200,11 +271,11 @@ impl Schedulers {
         Ok(change)
     }
 
-    fn seat(&self, service: &str) -> Result<&Seat, ChangeError> {
-        self.seats
-            .iter()
-            .find(|seat| seat.service().name() == service)
-            .ok_or_else(|| ChangeError::NoService { service: service.to_owned() })
+    fn seat(&self, service: &str) -> Result<Arc<Seat>, ChangeError> {
+        let seats = self.seats.load();
+        let mut seats = seats.iter();
+        let found = seats.find(|seat| seat.service().name() == service).cloned();
+        found.ok_or_else(|| ChangeError::NoService { service: service.to_owned() })
     }
 
     /// Loads a proposed plugin.
@@ -229,8 +300,22 @@ impl Schedulers {
         Ok(Generation { module, config: proposal.config.map(Arc::from) })
     }
 
-    fn filed(&self) -> MutexGuard<'_, Vec<Filed>> {
-        self.filed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn works(&self) -> MutexGuard<'_, Works> {
+        self.works.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has packets find what is at work now.
+    fn publish(&self, works: &Works) {
+        let seats = self.seats.load();
+        let list = seats.iter().map(|seat| Arc::clone(seat.service())).collect();
+        let services = Services::new(list, works.retired.clone(), &works.old_vips);
+        self.director.set_services(services);
+    }
+}
+
+impl fmt::Debug for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Operation").field("file", &self.file).finish_non_exhaustive()
     }
 }
 
@@ -239,6 +324,10 @@ impl Filed {
     fn of(seat: &Seat) -> Self {
         Self { at_work: seat.plugin().generation, candidate: candidate_number(seat) }
     }
+}
+
+fn name(seat: &Seat) -> String {
+    seat.service().name().to_owned()
 }
 
 fn candidate_number(seat: &Seat) -> Option<u16> {

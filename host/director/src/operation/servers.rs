@@ -1,0 +1,198 @@
+//! Real servers as somebody, or their health, wants them at run time.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use wvs_core::pool::Pool;
+use wvs_core::real_server::RealServer;
+use wvs_core::roster::{Parting, Stage, Standing};
+use wvs_core::time::Moment;
+
+use super::{ChangeError, Operation, Works};
+use crate::config::{Config, DrainConfig};
+use crate::route::{RouteError, RouteNeeds};
+use crate::run::route_needs;
+
+/// What to do about a real server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerAction {
+    /// Give it another weight; `None` for the configuration's.
+    Weight(Option<u32>),
+    /// Empty it: it gets no new connections.
+    Drain {
+        /// How long its connections may go on; `None` for as the configuration says.
+        deadline: Option<Duration>,
+        /// What becomes of TCP connections that are left then; `None` as well.
+        then: Option<Parting>,
+    },
+    /// Drain it no more.
+    Enable,
+}
+
+impl Operation {
+    /// Does something about a real server of a service. Returns its connections of the moment. It
+    /// stays so until the configuration is read again.
+    ///
+    /// # Errors
+    /// There is no such service or server.
+    pub fn change_server(
+        &self,
+        service: &str,
+        server: SocketAddr,
+        action: ServerAction,
+    ) -> Result<u32, ChangeError> {
+        // Not while the configuration is put to work, which would undo half of it.
+        let _works = self.works();
+        let now = self.clock.now();
+        let drain = self.drain_of(service);
+        let connections = self.stand(service, server, now, |standing| match action {
+            ServerAction::Weight(weight) => {
+                standing.set = weight.filter(|weight| *weight != standing.configured);
+            }
+            ServerAction::Drain { deadline, then } => {
+                let deadline = deadline.or(drain.deadline);
+                let then = then.unwrap_or(drain.then);
+                standing.drain = Some(DrainConfig { deadline, then }.from(now));
+            }
+            ServerAction::Enable => standing.drain = None,
+        })?;
+        match action {
+            ServerAction::Weight(weight) => {
+                tracing::info!(service, %server, weight, "real server has another weight");
+            }
+            ServerAction::Drain { .. } => {
+                tracing::info!(service, %server, connections, "real server is drained");
+            }
+            ServerAction::Enable => tracing::info!(service, %server, "real server serves again"),
+        }
+        Ok(connections)
+    }
+
+    /// Takes over what a health check found, of a server that there may not be any more.
+    pub fn note_health(
+        &self,
+        service: &str,
+        server: SocketAddr,
+        is_down: bool,
+        measured: Option<u32>,
+    ) {
+        let now = self.clock.now();
+        let noted = self.stand(service, server, now, |standing| {
+            (standing.is_down, standing.measured) = (is_down, measured);
+        });
+        if noted.is_err() {
+            tracing::debug!(service, %server, "health of a server that is gone");
+        }
+    }
+
+    /// Changes how a server stands. Its connections of the moment.
+    fn stand(
+        &self,
+        service: &str,
+        server: SocketAddr,
+        now: Moment,
+        change: impl FnOnce(&mut Standing),
+    ) -> Result<u32, ChangeError> {
+        let seat = self.seat(service)?;
+        let before = seat.service().look_at_roster(|roster| roster.stage());
+        let Some(stage) = seat.service().change_server(server, now, change) else {
+            return Err(ChangeError::NoServer { service: service.to_owned(), server });
+        };
+        if stage != before {
+            tell_stage(service, stage);
+        }
+        let servers = seat.service().servers();
+        let found = servers.iter().find(|other| other.address() == server);
+        Ok(found.map_or(0, |server| server.connections()))
+    }
+
+    fn drain_of(&self, service: &str) -> DrainConfig {
+        let config = self.config();
+        let found = config.services.iter().find(|other| other.name == service);
+        found.map_or_else(DrainConfig::default, |service| service.drain)
+    }
+
+    /// Forgets servers, services and virtual addresses that nothing needs any more: to be called
+    /// from time to time.
+    ///
+    /// # Errors
+    /// What led packets there could not be taken back; it is tried again next time.
+    pub fn tidy(&self) -> Result<(), RouteError> {
+        let works = &mut *self.works();
+        self.tidy_up(works, false)
+    }
+
+    pub(super) fn tidy_up(&self, works: &mut Works, is_changed: bool) -> Result<(), RouteError> {
+        let mut is_changed = is_changed;
+        for seat in &*self.seats() {
+            is_changed |= seat.service().dismiss_empty();
+        }
+        works.retired.retain(|service| {
+            is_changed |= service.dismiss_empty();
+            let is_empty = service.look_at_roster(|roster| roster.leaving().next().is_none());
+            is_changed |= is_empty;
+            !is_empty
+        });
+        let tables = self.director.tables();
+        works.old_vips.retain(|vip| {
+            let is_used =
+                !tables.v4().list(1, |held| held.original().destination == *vip).is_empty()
+                    || !tables.v6().list(1, |held| held.original().destination == *vip).is_empty();
+            is_changed |= !is_used;
+            is_used
+        });
+        if is_changed {
+            self.publish(works);
+            self.ways.lead(self.needs(works, &self.config()))?;
+        }
+        Ok(())
+    }
+
+    /// What is to be led to the director when it runs with `config`: what that says, and what still
+    /// has connections.
+    pub(super) fn needs(&self, works: &Works, config: &Config) -> RouteNeeds {
+        let mut needs = route_needs(config);
+        let seats = self.seats();
+        let services = seats.iter().map(|seat| seat.service()).chain(&works.retired);
+        for service in services {
+            service.look_at_roster(|roster| {
+                let leaving = roster.leaving().map(|server| server.address());
+                let pool = service.terms().pool().map(Pool::addresses);
+                if roster.leaving().next().is_some() {
+                    needs.add_servers(service.address().protocol, pool, leaving);
+                }
+            });
+        }
+        needs.vips.extend(&works.old_vips);
+        needs.tidy();
+        needs
+    }
+}
+
+fn tell_stage(service: &str, stage: Stage) {
+    match stage {
+        Stage::Regular => tracing::info!(service, "enough real servers are up again"),
+        Stage::Backup => tracing::warn!(service, "too few real servers are up: backups help out"),
+        Stage::Sorry => {
+            tracing::warn!(service, "too few real servers are up: the sorry server takes over");
+        }
+    }
+}
+
+/// Says what keeps a server from getting connections, for people; `None` when nothing does.
+#[must_use]
+pub fn why_out(server: &RealServer, standing: &Standing, stage: Stage) -> Option<&'static str> {
+    if standing.is_down {
+        Some("down")
+    } else if standing.drain.is_some() {
+        Some("drained")
+    } else if standing.is_backup && stage != Stage::Backup {
+        Some("backup, not needed")
+    } else if standing.weight() == 0 {
+        Some("weight 0")
+    } else if server.is_overloaded() {
+        Some("at its upper threshold")
+    } else {
+        None
+    }
+}
