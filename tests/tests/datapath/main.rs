@@ -10,7 +10,10 @@ mod memo;
 mod nat;
 mod observed;
 mod partial_checksums;
+mod persistence;
 mod properties;
+mod reach;
+mod standing;
 mod stories;
 mod table;
 
