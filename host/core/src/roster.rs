@@ -194,6 +194,11 @@ impl Roster {
         self.leaving.iter().map(|(server, _)| server)
     }
 
+    /// The same, and how each of them is emptied.
+    pub fn leaving_with_drains(&self) -> impl Iterator<Item = (&Arc<RealServer>, Drain)> {
+        self.leaving.iter().map(|(server, drain)| (server, *drain))
+    }
+
     /// Who serves.
     #[must_use]
     pub const fn stage(&self) -> Stage {

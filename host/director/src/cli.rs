@@ -8,6 +8,7 @@ mod plugin;
 mod reload;
 mod replay;
 mod run;
+mod server;
 mod socket;
 
 use std::fmt;
@@ -42,6 +43,7 @@ const REFUSED: u8 = 2;
   wvs run -c wvs.yaml      run the director
   wvs list                 show the running director's services and servers
   wvs connections          show its connections
+  wvs drain web 10.0.0.11  empty a real server
   wvs plugin swap web wlc  give a service to another scheduler while it runs
   wvs reload               have it read its configuration again
   wvs replay in.pcap -c wvs.yaml -o out.pcap
@@ -61,6 +63,9 @@ enum Command {
     Check(check::CheckArgs),
     List(list::ListArgs),
     Connections(connections::ConnectionsArgs),
+    Drain(server::DrainArgs),
+    Enable(server::EnableArgs),
+    Weight(server::WeightArgs),
     Plugin(plugin::PluginArgs),
     Reload(reload::ReloadArgs),
     Replay(replay::ReplayArgs),
@@ -94,6 +99,9 @@ pub(crate) fn main() -> ExitCode {
             Command::Check(args) => check::check(&args),
             Command::List(args) => list::list(&args),
             Command::Connections(args) => connections::connections(&args),
+            Command::Drain(args) => server::drain(&args),
+            Command::Enable(args) => server::enable(&args),
+            Command::Weight(args) => server::weight(&args),
             Command::Plugin(args) => plugin::plugin(&args),
             Command::Reload(args) => reload::reload(&args),
             Command::Replay(args) => replay::replay(&args),

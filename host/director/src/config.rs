@@ -38,7 +38,7 @@ pub(crate) use plugins::MODULE_OCTETS_MAX;
 use wvs_plugin::{Limits, TrialLimits};
 
 use crate::output::count;
-use document::FILE_OCTETS_MAX;
+pub(crate) use document::FILE_OCTETS_MAX;
 use units::Percent;
 
 /// Everything a director is told.

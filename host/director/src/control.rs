@@ -8,21 +8,25 @@
 //! | `GET /v1/connections?service=NAME&limit=N` | [`snapshot::ConnectionList`] |
 //! | `GET /v1/services/NAME/scheduler/recording` | a recording, as octets |
 //! | `POST /v1/services/NAME/scheduler/ACTION` | [`snapshot::ChangeSnapshot`] |
+//! | `POST /v1/services/NAME/servers/SERVER/ACTION` | [`snapshot::ServerStanding`] |
 //! | `POST /v1/reload` | [`snapshot::ReloadSnapshot`] |
+//! | `POST /v1/preview`, with a configuration | [`snapshot::ReloadSnapshot`], of what it would change |
 //!
-//! What the actions are and what they are told is in `change`. Whatever is refused is answered with
+//! What the actions are and what they are told is in `change` and `servers`. Whatever is refused is answered with
 //! a [`snapshot::Refusal`]. Whoever may open the socket, which its mode 0660 decides, may ask and may
 //! change.
 
 mod change;
 mod client;
 mod server;
+mod servers;
 pub mod snapshot;
 mod socket;
 
 pub use change::{ModuleQuery, ShareRequest, SwapRequest};
 pub use client::{AskError, Message, ask, fetch, tell};
 pub use server::{Answers, ControlServer};
+pub use servers::{DrainRequest, Then, WeightRequest};
 pub use socket::{ClaimError, ControlSocket};
 
 /// The path of [`snapshot::ServicesSnapshot`].
@@ -40,6 +44,9 @@ pub const CONNECTIONS: &str = "/v1/connections";
 /// The path of [`snapshot::ReloadSnapshot`].
 pub const RELOAD: &str = "/v1/reload";
 
+/// The path that says what a configuration would change.
+pub const PREVIEW: &str = "/v1/preview";
+
 /// The most connections that are listed at once.
 pub const CONNECTIONS_LISTED_MAX: usize = 100_000;
 
@@ -48,6 +55,12 @@ pub const CONNECTIONS_LISTED: usize = 1_000;
 
 /// What stands for an action in the path of a service's recording.
 pub const RECORDING: &str = "recording";
+
+/// The path that does something about a real server of a service.
+#[must_use]
+pub fn server_path(service: &str, server: &str, action: &str) -> String {
+    format!("{SERVICES}/{service}/servers/{server}/{action}")
+}
 
 /// The path that does something about the scheduler of a service.
 #[must_use]

@@ -14,7 +14,7 @@ pub mod watch;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -135,7 +135,15 @@ pub enum ChangeError {
         /// The service.
         service: String,
         /// The address asked for.
-        server: SocketAddr,
+        server: String,
+    },
+    /// Several real servers are meant.
+    #[error("service {service} has several real servers at {server}; name one with its port")]
+    SeveralServers {
+        /// The service.
+        service: String,
+        /// The address asked for.
+        server: String,
     },
     /// No such plugin.
     #[error(

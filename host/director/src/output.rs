@@ -8,9 +8,10 @@ pub mod reload;
 use std::fmt::{Display, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
+use crate::config::units::format_duration;
 use crate::control::snapshot::{
-    DeviceSnapshot, PacketsSnapshot, SchedulerSnapshot, ServiceSnapshot, ServicesSnapshot,
-    TrafficSnapshot,
+    DeviceSnapshot, PacketsSnapshot, PersistenceSnapshot, SchedulerSnapshot, ServerSnapshot,
+    ServiceSnapshot, ServicesSnapshot, TrafficSnapshot,
 };
 
 /// Which columns a listing has.
@@ -62,27 +63,102 @@ fn list_service(text: &mut String, service: &ServiceSnapshot, columns: Columns) 
     let head = format!("{protocol:<4} {}", address(service.vip, service.port));
     // Writing to a String cannot fail.
     let _ = match columns {
-        Columns::Connections => writeln!(text, "{head} {}", service.scheduler.name),
+        Columns::Connections => {
+            writeln!(text, "{head} {}{}", service.scheduler.name, flags(service))
+        }
         Columns::Traffic { is_exact } => {
             writeln!(text, "{head:<33}{}", numbers(&service.traffic, is_exact))
         }
     };
     list_troubles(text, service);
+    list_stage(text, service);
     // ipvsadm's word, and one beside it for what LVS does not have.
     let forward = if service.pool.is_some() { "Full" } else { "Masq" };
-    for server in &service.servers {
+    let mut list = |server: &ServerSnapshot, note: &str| {
         let address = address(server.address.ip(), server.address.port());
         let _ = match columns {
             Columns::Connections => writeln!(
                 text,
-                "  -> {address:<28} {:<7} {:<6} {:<10} {:<10}",
+                "  -> {address:<28} {:<7} {:<6} {:<10} {:<10}{note}",
                 forward, server.weight, server.active, server.inactive
             ),
             Columns::Traffic { is_exact } => {
                 writeln!(text, "  -> {address:<28}{}", numbers(&server.traffic, is_exact))
             }
         };
+    };
+    for server in &service.servers {
+        list(server, &standing(server));
     }
+    if let Some(sorry) = &service.sorry_server {
+        list(sorry, " sorry server");
+    }
+    for server in &service.leaving {
+        list(server, &format!(" no longer in the file{}", time_left(server)));
+    }
+}
+
+/// What `ipvsadm` prints behind the scheduler of a service, and where else it is reached.
+fn flags(service: &ServiceSnapshot) -> String {
+    let mut text = String::new();
+    if let Some(PersistenceSnapshot { timeout_seconds, prefix, .. }) = &service.persistence {
+        let _ = write!(text, " persistent {timeout_seconds}");
+        if *prefix < if service.vip.is_ipv4() { 32 } else { 128 } {
+            let _ = write!(text, " mask /{prefix}");
+        }
+    }
+    if service.one_packet {
+        text.push_str(" ops");
+    }
+    let others = service.vips.iter().skip(1).map(|vip| address(*vip, 0));
+    let ports = service
+        .ports
+        .iter()
+        .skip(usize::from(service.ports.first().is_some_and(|(first, last)| first == last)));
+    let ports = ports.map(|(first, last)| match first == last {
+        true => format!(":{first}"),
+        false => format!(":{first}-{last}"),
+    });
+    for other in others.chain(ports) {
+        let _ = write!(text, " +{other}");
+    }
+    text
+}
+
+/// A line that `ipvsadm` does not have, for a service whose servers are too few.
+fn list_stage(text: &mut String, service: &ServiceSnapshot) {
+    let what = match service.stage.as_str() {
+        "backup" => "too few are up: backups help out",
+        "sorry" => "too few are up: the sorry server takes over",
+        _ => return,
+    };
+    let _ = writeln!(text, "     servers: {what}");
+}
+
+/// What there is to say about a server that does not just serve as the file says.
+fn standing(server: &ServerSnapshot) -> String {
+    let mut text = String::new();
+    if let Some(out) = &server.out {
+        let _ = write!(text, " {}{}", printable(out), time_left(server));
+    }
+    if server.slow_ms.is_some() {
+        text.push_str(" starts slowly");
+    }
+    if let Some(weight) = server.set_weight {
+        let _ =
+            write!(text, " set to {weight} at run time, {} in the file", server.configured_weight);
+    } else if let Some(weight) = server.measured_weight {
+        let _ = write!(text, " {weight} by its health, {} in the file", server.configured_weight);
+    }
+    text
+}
+
+fn time_left(server: &ServerSnapshot) -> String {
+    server.drain_ms.map_or_else(String::new, |left| {
+        // To the second: nobody wants to know more.
+        let left = std::time::Duration::from_secs(left.div_ceil(1_000));
+        format!(", {} left", format_duration(left))
+    })
 }
 
 /// A line that `ipvsadm` does not have, for a scheduler that failed or was stood in for.

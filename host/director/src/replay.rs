@@ -193,7 +193,7 @@ impl Replay {
             capture: self.summary,
             packets: (&self.director).into(),
             connections: (&self.director).into(),
-            services: self.seats.iter().map(|seat| seat.as_ref().into()).collect(),
+            services: self.seats.iter().map(|seat| ServiceSnapshot::of(seat, self.swept)).collect(),
         }
     }
 }

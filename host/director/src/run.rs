@@ -25,12 +25,13 @@ use crate::clock::Clock;
 use crate::config::{Config, ForwardingConfig, RoutingMode};
 use crate::control::snapshot::{
     ChangeSnapshot, ConnectionList, ConnectionSnapshot, DeviceSnapshot, PluginsSnapshot,
-    ReloadSnapshot, ServicesSnapshot, StatsSnapshot,
+    ReloadSnapshot, ServerStanding, ServiceSnapshot, ServicesSnapshot, StatsSnapshot,
 };
 use crate::control::{Answers, ClaimError, ControlServer, ControlSocket};
 use crate::deployment::{Deployment, Misfit};
 use crate::device::{Device, DeviceCounters, DeviceError, DeviceNeeds, Offload, PacketLoop};
 use crate::operation::reload::ReloadError;
+use crate::operation::servers::ServerAction;
 use crate::operation::{self, Action, ChangeError, Operation};
 use crate::route::{self, Follower, RouteError, RouteNeeds, Routing};
 use crate::seat::Seat;
@@ -298,10 +299,11 @@ impl Running {
 
 impl Answers for State {
     fn services(&self) -> ServicesSnapshot {
+        let (seats, now) = (self.operation.seats(), self.clock.now());
         ServicesSnapshot {
             version: VERSION.to_owned(),
             connections_max: self.director.config().limits.connections,
-            services: self.operation.seats().iter().map(|seat| seat.as_ref().into()).collect(),
+            services: seats.iter().map(|seat| ServiceSnapshot::of(seat, now)).collect(),
         }
     }
 
@@ -335,6 +337,19 @@ impl Answers for State {
 
     fn change(&self, service: &str, action: Action) -> Result<ChangeSnapshot, ChangeError> {
         self.operation.change(service, action)
+    }
+
+    fn change_server(
+        &self,
+        service: &str,
+        server: &str,
+        action: ServerAction,
+    ) -> Result<ServerStanding, ChangeError> {
+        self.operation.change_server(service, server, action)
+    }
+
+    fn preview(&self, text: &str) -> Result<ReloadSnapshot, ReloadError> {
+        self.operation.preview(text)
     }
 
     fn recording(&self, service: &str) -> Result<Vec<u8>, ChangeError> {

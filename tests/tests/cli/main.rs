@@ -471,6 +471,50 @@ fn help_of_plugin_and_its_commands_shows_examples() {
 }
 
 #[test]
+fn changes_of_servers_say_how_they_stand() {
+    let mut told = String::new();
+    for arguments in [
+        &["drain", "web", "10.0.0.11:8080"][..],
+        &["drain", "web", "10.0.0.11:8080", "--deadline", "5m", "--then", "keep"],
+        &["drain", "web", "10.0.0.11:8080", "--deadline", "90s", "--json"],
+        // It is none of the service's, so nothing is left.
+        &["drain", "web", "10.0.0.111:8080", "--wait"],
+        &["enable", "web", "[fd00::1]:80"],
+        &["weight", "web", "10.0.0.11:8080", "5"],
+        &["weight", "web", "10.0.0.11:8080", "file"],
+        &["weight", "web", "10.0.0.11", "5"],
+        // Refused before anything is sent.
+        &["drain", "web", "10.0.0.11:8080", "--deadline", "soon"],
+        &["drain", "we/b", "10.0.0.11:8080"],
+        &["enable", "web", "../reload"],
+        &["weight", "web", "10.0.0.11:8080", "70000"],
+    ] {
+        told += &format!("$ wvs {}\n{}\n", arguments.join(" "), ask(arguments));
+    }
+    insta::assert_snapshot!(told);
+}
+
+#[test]
+fn help_of_changes_of_servers_shows_examples() {
+    for command in ["drain", "enable", "weight"] {
+        let told = run(&[command, "--help"]);
+        assert!(told.contains("\nExample"), "{told}");
+        assert!(told.contains("--socket <PATH>"), "{told}");
+    }
+    insta::assert_snapshot!(run(&["drain", "--help"]));
+}
+
+#[test]
+fn check_with_diff_says_what_a_reload_would_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "wvs.yaml", GOOD);
+    let told = ask(&["check", "-c", file.to_str().unwrap(), "--diff"]);
+    assert_eq!(told, ask(&["reload"]));
+    let told = ask(&["check", "-c", "/nowhere.yaml", "--diff"]);
+    assert!(told.contains("exit status: 2") && told.contains("cannot be read"), "{told}");
+}
+
+#[test]
 fn help_of_connections_and_reload_shows_examples() {
     insta::assert_snapshot!(run(&["connections", "--help"]));
     insta::assert_snapshot!(run(&["reload", "--help"]));

@@ -4,13 +4,14 @@ use wvs::config::units::Percent;
 use wvs::control::Answers;
 use wvs::control::snapshot::{
     ChangeSnapshot, ConnectionList, ConnectionSnapshot, ConnectionsSnapshot, DeviceSnapshot,
-    FragmentsSnapshot, FuelSnapshot, GenerationSnapshot, PacketsSnapshot, PicksSnapshot,
-    PluginSnapshot, PluginsSnapshot, PoolSnapshot, ReloadSnapshot, RollbackSnapshot,
-    SchedulerSnapshot, SchedulingSnapshot, SeatSnapshot, ServerSnapshot, ServiceFate,
-    ServiceReload, ServiceSnapshot, ServicesSnapshot, StatsSnapshot, SwapSnapshot, TimeSnapshot,
-    TrafficSnapshot, TrialReload, TrialSnapshot,
+    FragmentsSnapshot, FuelSnapshot, GenerationSnapshot, PacketsSnapshot, PersistenceSnapshot,
+    PicksSnapshot, PluginSnapshot, PluginsSnapshot, PoolSnapshot, ReloadSnapshot, RollbackSnapshot,
+    SchedulerSnapshot, SchedulingSnapshot, SeatSnapshot, ServerChange, ServerReload,
+    ServerSnapshot, ServerStanding, ServiceFate, ServiceReload, ServiceSnapshot, ServicesSnapshot,
+    StatsSnapshot, SwapSnapshot, TimeSnapshot, TrafficSnapshot, TrialReload, TrialSnapshot,
 };
 use wvs::operation::reload::ReloadError;
+use wvs::operation::servers::ServerAction;
 use wvs::operation::{Action, ChangeError, Proposal, ProposedPlugin};
 use wvs::seat::SeatError;
 
@@ -29,6 +30,16 @@ impl Answers for Paper {
         let server = |address: &str, weight, active, inactive, traffic| ServerSnapshot {
             address: address.parse().unwrap(),
             weight,
+            configured_weight: weight,
+            set_weight: None,
+            measured_weight: None,
+            out: None,
+            backup: false,
+            drain_ms: None,
+            slow_ms: None,
+            upper_threshold: 0,
+            lower_threshold: 0,
+            overloads: 0,
             active,
             inactive,
             traffic,
@@ -39,6 +50,11 @@ impl Answers for Paper {
                 protocol: protocol.to_owned(),
                 vip: vip.parse().unwrap(),
                 port,
+                vips: vec![vip.parse().unwrap()],
+                ports: vec![(port, port)],
+                one_packet: false,
+                persistence: None,
+                stage: "regular".to_owned(),
                 scheduler: SchedulerSnapshot {
                     name: scheduler.to_owned(),
                     generation: 1,
@@ -54,10 +70,19 @@ impl Answers for Paper {
                     rebuilds: 0,
                     last_fault: None,
                 },
-                scheduling: SchedulingSnapshot { picked: 3, fallback: 0, no_server: 0 },
+                scheduling: SchedulingSnapshot {
+                    picked: 3,
+                    fallback: 0,
+                    spared: 0,
+                    persistent: 0,
+                    sorry: 0,
+                    no_server: 0,
+                },
                 traffic: traffic(4, 123_456),
                 pool: None,
                 servers,
+                sorry_server: None,
+                leaving: Vec::new(),
             }
         };
         let mut services = ServicesSnapshot {
@@ -100,6 +125,32 @@ impl Answers for Paper {
                 service("ping", "icmp", "203.0.113.53", 0, "sh", vec![]),
             ],
         };
+        let [web, ..] = &mut services.services[..] else { unreachable!("there are four") };
+        web.vips.push("203.0.113.11".parse().unwrap());
+        web.ports.push((8_000, 8_100));
+        web.persistence = Some(PersistenceSnapshot {
+            timeout_seconds: 300,
+            prefix: 24,
+            quiesced: "honour".to_owned(),
+            templates: 12,
+            refused: 1,
+        });
+        web.stage = "backup".to_owned();
+        let out = |address: &str, weight, out: &str| ServerSnapshot {
+            configured_weight: 1,
+            out: Some(out.to_owned()),
+            ..server(address, weight, 0, 4, traffic(4, 1))
+        };
+        web.servers.extend([
+            out("10.0.0.13:8080", 0, "down"),
+            ServerSnapshot { drain_ms: Some(299_500), ..out("10.0.0.14:8080", 0, "drained") },
+            ServerSnapshot { set_weight: Some(7), out: None, ..out("10.0.0.15:8080", 7, "") },
+            ServerSnapshot { measured_weight: Some(9), out: None, ..out("10.0.0.16:8080", 9, "") },
+            ServerSnapshot { slow_ms: Some(1), out: None, ..out("10.0.0.17:8080", 1, "") },
+        ]);
+        web.sorry_server = Some(server("10.0.0.99:80", 1, 0, 0, traffic(0, 0)));
+        web.leaving
+            .push(ServerSnapshot { drain_ms: Some(60_000), ..out("10.0.0.18:80", 0, "drained") });
         let failing = &mut services.services[1];
         failing.scheduler.traps = 3;
         failing.scheduler.faults = 3;
@@ -298,17 +349,61 @@ impl Answers for Paper {
         })
     }
 
+    fn change_server(
+        &self,
+        service: &str,
+        server: &str,
+        action: ServerAction,
+    ) -> Result<ServerStanding, ChangeError> {
+        let Ok(address) = server.parse() else {
+            let (service, server) = (service.to_owned(), server.to_owned());
+            return Err(ChangeError::NoServer { service, server });
+        };
+        let (weight, drain_ms) = match action {
+            ServerAction::Weight(weight) => (weight.unwrap_or(1), None),
+            ServerAction::Drain { deadline, .. } => {
+                (0, deadline.map(|deadline| u64::try_from(deadline.as_millis()).unwrap()))
+            }
+            ServerAction::Enable => (1, None),
+        };
+        let service = service.to_owned();
+        Ok(ServerStanding { service, server: address, weight, connections: 12, drain_ms })
+    }
+
+    fn preview(&self, _: &str) -> Result<ReloadSnapshot, ReloadError> {
+        self.reload()
+    }
+
     fn recording(&self, _: &str) -> Result<Vec<u8>, ChangeError> {
         Err(SeatError::NotRecorded.into())
     }
 
     fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {
         let service = |name: &str| ServiceReload::new(name, ServiceFate::Changed);
+        let server =
+            |last: u8, change| ServerReload { server: ([10, 0, 0, last], 80).into(), change };
+        let servers = ServiceReload {
+            settings: vec!["port".to_owned(), "timeouts".to_owned()],
+            servers: vec![
+                server(1, ServerChange::Added { weight: 3 }),
+                server(2, ServerChange::Weight { from: 1, to: 5 }),
+                server(3, ServerChange::Settings { keys: vec!["backup".to_owned()] }),
+                server(4, ServerChange::WeightUndone { weight: 7 }),
+                server(5, ServerChange::DrainUndone),
+                server(6, ServerChange::Removed { connections: 12 }),
+                server(7, ServerChange::Removed { connections: 0 }),
+            ],
+            ..service("web")
+        };
         let trial = |trial| ServiceReload { trial: Some(trial), ..service("dns") };
         let candidate = || generation("latency", 3);
         let [none, some] = [0, 1_000].map(Percent::of_hundredths);
         Ok(ReloadSnapshot {
             services: vec![
+                servers,
+                ServiceReload::new("new", ServiceFate::Added),
+                ServiceReload::new("old", ServiceFate::Removed),
+                ServiceReload::new("other", ServiceFate::Replaced),
                 ServiceReload {
                     scheduler: Some(SwapSnapshot {
                         from: generation("sh", 4),

@@ -1,13 +1,15 @@
 //! `wvs check`: everything that is wrong with a configuration.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 
-use super::{ConfigArg, REFUSED, complain, fail, print, print_json};
-use crate::config::{Config, Problem, RoutingMode};
-use crate::output::count;
+use super::{ConfigArg, REFUSED, complain, fail, print, print_json, refuse, runtime};
+use crate::config::{Config, Problem, Reading, RoutingMode};
+use crate::control::snapshot::ReloadSnapshot;
+use crate::control::{self, AskError, Message, PREVIEW};
+use crate::output::{self, count};
 use crate::run::route_needs;
 use crate::{deployment, route};
 
@@ -16,6 +18,7 @@ use crate::{deployment, route};
 #[command(after_help = "Examples:
   wvs check -c wvs.yaml
   wvs check -c wvs.yaml --json
+  wvs check -c wvs.yaml --diff   what a reload would change at the running director
 
 Exit status: 0 when the configuration can be run, 2 when not. Problems are written to standard \
 error, with --json to standard output. What would refuse a start on this host only, as it is now, \
@@ -24,9 +27,17 @@ pub(super) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArg,
 
-    /// Write the problems as JSON to standard output.
+    /// Write the problems as JSON to standard output; with --diff what would change.
     #[arg(long)]
     json: bool,
+
+    /// Say what a reload would change at the running director if its file were this one.
+    #[arg(long)]
+    diff: bool,
+
+    /// With --diff, the director's control socket [default: the configuration's].
+    #[arg(long, value_name = "PATH", requires = "diff")]
+    socket: Option<PathBuf>,
 }
 
 /// The answer of `wvs check --json`.
@@ -40,6 +51,9 @@ struct Report<'r> {
 }
 
 pub(super) fn check(args: &CheckArgs) -> u8 {
+    if args.diff {
+        return diff(args);
+    }
     let reading = match deployment::check(&args.config.config) {
         Ok(reading) => reading,
         Err(error) => return fail(error),
@@ -74,6 +88,28 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
         count(servers, "real server", "real servers"),
     );
     print(text.as_bytes())
+}
+
+/// What a reload would change. The director reads and tries everything itself: it knows best what
+/// plugins and paths mean where it runs.
+fn diff(args: &CheckArgs) -> u8 {
+    let reading = Reading::of_file(&args.config.config);
+    let Ok(text) = std::fs::read_to_string(&args.config.config) else { return refuse(reading) };
+    if !reading.is_usable() {
+        return refuse(reading);
+    }
+    let socket = args.socket.clone().unwrap_or_else(|| reading.config().socket.clone());
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(error),
+    };
+    let asked = control::tell::<ReloadSnapshot>(&socket, PREVIEW, Message::Text(text));
+    match runtime.block_on(asked) {
+        Ok(preview) if args.json => print_json(&preview),
+        Ok(preview) => print(output::reload::list(&preview).as_bytes()),
+        Err(error @ AskError::Refused { .. }) => refuse(error),
+        Err(error) => fail(error),
+    }
 }
 
 /// What would refuse a start on this host, as it is now. Nothing where the kernel does not say, or

@@ -14,9 +14,10 @@ use crate::output::reload as output;
   wvs reload
   wvs reload -c wvs.yaml      the director that runs with this configuration
 
-Puts plugins and schedulers to work as the file says now, all of them or none, as SIGHUP does; what was swapped \
-in while the director ran goes. Anything else that differs is named and needs a restart. `wvs check` \
-says beforehand whether the file is good.")]
+Puts to work what the file says now, all of it or nothing, as SIGHUP does. What did not change is not \
+touched; a server that is no longer there keeps its connections as its service's `drain` says; what was \
+changed at run time against the file goes, and is named. `device`, `routing`, `admin`, `limits`, `echo` and \
+`closed_port` need a restart. `wvs check --diff` says beforehand what would change.")]
 pub(super) struct ReloadArgs {
     /// Write what changed as JSON.
     #[arg(long)]

@@ -11,7 +11,7 @@ use serde_yaml::{DuplicateKeyPolicy, Localizer, Location, MessageFormatter, Span
 use super::problem::Place;
 
 /// The longest file that is read, in octets. A service with a hundred servers takes some 6 KiB.
-pub(super) const FILE_OCTETS_MAX: usize = 4 << 20;
+pub(crate) const FILE_OCTETS_MAX: usize = 4 << 20;
 
 /// Values, collections included. A real server takes seven.
 const NODES_MAX: usize = 250_000;

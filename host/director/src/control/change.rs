@@ -28,7 +28,7 @@ use wvs_plugin::{TrialLimits, builtin};
 use super::server::{Refused, Shared};
 use super::snapshot::{ChangeSnapshot, ReloadSnapshot};
 use crate::config::units::Percent;
-use crate::config::{MODULE_OCTETS_MAX, is_name};
+use crate::config::{FILE_OCTETS_MAX, MODULE_OCTETS_MAX, is_name};
 use crate::operation::reload::ReloadError;
 use crate::operation::{Action, ChangeError, Proposal, ProposedPlugin};
 use crate::seat::SeatError;
@@ -47,6 +47,9 @@ pub(super) const BODY_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The media type of modules.
 pub(super) const WASM: &str = "application/wasm";
+
+/// The media type of configurations (RFC 9512).
+pub(super) const YAML: &str = "application/yaml";
 
 /// The media type of everything else.
 pub(super) const JSON: &str = "application/json";
@@ -152,8 +155,26 @@ pub(super) async fn reload(State(shared): State<Shared>) -> Result<Json<ReloadSn
     Ok(Json(reloaded.unwrap_or_else(|error| Err(error.into()))?))
 }
 
+/// `POST /v1/preview`.
+pub(super) async fn preview(
+    State(shared): State<Shared>,
+    request: Request,
+) -> Result<Json<ReloadSnapshot>, Refused> {
+    let place = place(&shared)?;
+    let octets = receive(request.into_body(), FILE_OCTETS_MAX).await?;
+    let text =
+        String::from_utf8(octets.into()).map_err(|_| bad("a configuration is UTF-8 text"))?;
+    let answers = shared.answers.clone();
+    let previewed = spawn_blocking(move || {
+        let _place = place;
+        answers.preview(&text)
+    })
+    .await;
+    Ok(Json(previewed.unwrap_or_else(|error| Err(error.into()))?))
+}
+
 /// The right to change something, before anything is received for it.
-fn place(shared: &Shared) -> Result<OwnedSemaphorePermit, Refused> {
+pub(super) fn place(shared: &Shared) -> Result<OwnedSemaphorePermit, Refused> {
     Arc::clone(&shared.changes).try_acquire_owned().map_err(|_| {
         let message = format!("{CHANGES_MAX} changes are under way; try again in a moment");
         Refused(StatusCode::SERVICE_UNAVAILABLE, message)
@@ -206,12 +227,12 @@ fn check_name(name: &str) -> Result<(), Refused> {
     Ok(())
 }
 
-async fn receive_json<T: DeserializeOwned>(body: Body) -> Result<T, Refused> {
+pub(super) async fn receive_json<T: DeserializeOwned>(body: Body) -> Result<T, Refused> {
     let octets = receive(body, JSON_BODY_OCTETS_MAX).await?;
     serde_json::from_slice(&octets).map_err(|error| bad(&format!("not what is wanted: {error}")))
 }
 
-async fn receive(body: Body, octets_max: usize) -> Result<Bytes, Refused> {
+pub(super) async fn receive(body: Body, octets_max: usize) -> Result<Bytes, Refused> {
     let too_large = || {
         let message = format!("more than {octets_max} octets; no module or configuration may be");
         Refused(StatusCode::PAYLOAD_TOO_LARGE, message)
@@ -234,7 +255,7 @@ async fn receive(body: Body, octets_max: usize) -> Result<Bytes, Refused> {
     }
 }
 
-fn bad(message: &str) -> Refused {
+pub(super) fn bad(message: &str) -> Refused {
     Refused(StatusCode::BAD_REQUEST, message.to_owned())
 }
 
@@ -242,6 +263,7 @@ impl From<ChangeError> for Refused {
     fn from(error: ChangeError) -> Self {
         let status = match &error {
             ChangeError::NoService { .. } | ChangeError::NoServer { .. } => StatusCode::NOT_FOUND,
+            ChangeError::SeveralServers { .. } => StatusCode::BAD_REQUEST,
             ChangeError::Seat(SeatError::NoPast | SeatError::NoTrial | SeatError::NotRecorded) => {
                 StatusCode::CONFLICT
             }

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::change::{JSON, WASM};
+use super::change::{JSON, WASM, YAML};
 use super::snapshot::Refusal;
 
 /// How long it may take to get an answer.
@@ -92,6 +92,8 @@ pub enum Message {
     Empty,
     /// JSON text.
     Json(String),
+    /// A configuration.
+    Text(String),
     /// A plugin's module.
     Module(Vec<u8>),
 }
@@ -141,6 +143,7 @@ async fn converse(
     let (media, body) = match message {
         Message::Empty => (None, Bytes::new()),
         Message::Json(text) => (Some(JSON), text.into()),
+        Message::Text(text) => (Some(YAML), text.into()),
         Message::Module(octets) => (Some(WASM), octets.into()),
     };
     let mut request = Request::builder().method(method).uri(path).header(header::HOST, "wvs");

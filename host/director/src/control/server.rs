@@ -19,16 +19,18 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
-use super::change::{CHANGES_MAX, change, reload};
+use super::change::{CHANGES_MAX, change, preview, reload};
+use super::servers::change_server;
 use super::snapshot::{
-    ChangeSnapshot, ConnectionList, PluginsSnapshot, Refusal, ReloadSnapshot, ServicesSnapshot,
-    StatsSnapshot,
+    ChangeSnapshot, ConnectionList, PluginsSnapshot, Refusal, ReloadSnapshot, ServerStanding,
+    ServicesSnapshot, StatsSnapshot,
 };
 use super::{
-    CONNECTIONS, CONNECTIONS_LISTED, CONNECTIONS_LISTED_MAX, ControlSocket, PLUGINS, RECORDING,
-    RELOAD, SERVICES, STATS, scheduler_path,
+    CONNECTIONS, CONNECTIONS_LISTED, CONNECTIONS_LISTED_MAX, ControlSocket, PLUGINS, PREVIEW,
+    RECORDING, RELOAD, SERVICES, STATS, scheduler_path, server_path,
 };
 use crate::operation::reload::ReloadError;
+use crate::operation::servers::ServerAction;
 use crate::operation::{Action, ChangeError};
 
 /// Connections at once; the next one waits. Listings take microseconds, so more would only be a
@@ -74,6 +76,23 @@ pub trait Answers: Send + Sync + 'static {
     /// # Errors
     /// See [`ChangeError`]; nothing has changed.
     fn change(&self, service: &str, action: Action) -> Result<ChangeSnapshot, ChangeError>;
+
+    /// Does something about a real server of a service, which is named as an operator would.
+    ///
+    /// # Errors
+    /// See [`ChangeError`]; nothing has changed.
+    fn change_server(
+        &self,
+        service: &str,
+        server: &str,
+        action: ServerAction,
+    ) -> Result<ServerStanding, ChangeError>;
+
+    /// Says what a configuration of this text would change. May take seconds.
+    ///
+    /// # Errors
+    /// See [`ReloadError`].
+    fn preview(&self, text: &str) -> Result<ReloadSnapshot, ReloadError>;
 
     /// Reads the configuration again. May take seconds.
     ///
@@ -125,7 +144,9 @@ impl ControlServer {
             .route(CONNECTIONS, get(connections))
             .route(&scheduler_path("{name}", RECORDING), get(recording))
             .route(&scheduler_path("{name}", "{action}"), post(change))
+            .route(&server_path("{name}", "{server}", "{action}"), post(change_server))
             .route(RELOAD, post(reload))
+            .route(PREVIEW, post(preview))
             .fallback(unknown)
             .method_not_allowed_fallback(other_method)
             .with_state(Shared { answers, changes: Arc::new(Semaphore::new(CHANGES_MAX)) });
@@ -337,6 +358,36 @@ mod tests {
             self.told.lock().unwrap().push(action);
             let plugin = GenerationSnapshot { generation: 7, plugin: "rr".to_owned() };
             Ok(ChangeSnapshot::Reset { service, plugin })
+        }
+
+        fn change_server(
+            &self,
+            service: &str,
+            server: &str,
+            action: ServerAction,
+        ) -> Result<ServerStanding, ChangeError> {
+            let (service, server) = (service.to_owned(), server.to_owned());
+            match (&*server, action) {
+                ("10.0.0.1:80", ServerAction::Weight(weight)) => Ok(ServerStanding {
+                    service,
+                    server: server.parse().unwrap(),
+                    weight: weight.unwrap_or(1),
+                    connections: 3,
+                    drain_ms: None,
+                }),
+                ("10.0.0.1:80", ServerAction::Drain { deadline, .. }) => Ok(ServerStanding {
+                    service,
+                    server: server.parse().unwrap(),
+                    weight: 0,
+                    connections: 3,
+                    drain_ms: deadline.map(|deadline| deadline.as_millis() as u64),
+                }),
+                _ => Err(ChangeError::NoServer { service, server }),
+            }
+        }
+
+        fn preview(&self, text: &str) -> Result<ReloadSnapshot, ReloadError> {
+            Err(ReloadError::Restart(vec![text.to_owned()]))
         }
 
         fn recording(&self, service: &str) -> Result<Vec<u8>, ChangeError> {

@@ -3,30 +3,33 @@
 mod change;
 mod connection;
 mod plugin;
+mod server;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use wvs_core::director::Director;
 use wvs_core::fragment::FragmentTotals;
 use wvs_core::pool::Pool;
-use wvs_core::real_server::RealServer;
-use wvs_core::service::SchedulingCounters;
+use wvs_core::service::{Ports, SchedulingCounters};
 use wvs_core::stats::TrafficTotals;
+use wvs_core::time::Moment;
 use wvs_core::verdict::DropReason;
 use wvs_plugin::PluginReport;
 
 use crate::seat::Seat;
 pub use change::{
-    ChangeSnapshot, ReloadSnapshot, ServerChange, ServerReload, ServiceFate, ServiceReload,
-    SwapSnapshot, TrialReload,
+    ChangeSnapshot, ReloadSnapshot, ServerChange, ServerReload, ServerStanding, ServiceFate,
+    ServiceReload, SwapSnapshot, TrialReload,
 };
 pub use connection::{ConnectionList, ConnectionSnapshot};
 pub use plugin::{
     FuelSnapshot, GenerationSnapshot, PicksSnapshot, PluginSnapshot, PluginsSnapshot,
     RollbackSnapshot, SeatSnapshot, TimeSnapshot, TrialSnapshot,
 };
+use server::ServersSnapshot;
+pub use server::{PersistenceSnapshot, ServerSnapshot};
 
 /// Answer to `GET /v1/services`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,10 +49,20 @@ pub struct ServiceSnapshot {
     pub name: String,
     /// `tcp`, `udp` or `icmp`.
     pub protocol: String,
-    /// Its VIP.
+    /// Its VIP, the first of several.
     pub vip: IpAddr,
-    /// Its port; 0 for ICMP.
+    /// Its port, the first of several; 0 for ICMP, and for all that no other service has.
     pub port: u16,
+    /// All its VIPs.
+    pub vips: Vec<IpAddr>,
+    /// All its ports, the first and the last of each range; none for all that no other service has.
+    pub ports: Vec<(u16, u16)>,
+    /// Whether every datagram is scheduled by itself.
+    pub one_packet: bool,
+    /// How clients come back to their servers.
+    pub persistence: Option<PersistenceSnapshot>,
+    /// Who serves: `regular`, `backup` for the backups too, or `sorry` for the sorry server.
+    pub stage: String,
     /// What chooses its real servers.
     pub scheduler: SchedulerSnapshot,
     /// How its connections were placed.
@@ -60,6 +73,10 @@ pub struct ServiceSnapshot {
     pub pool: Option<PoolSnapshot>,
     /// Its real servers in the order of the configuration.
     pub servers: Vec<ServerSnapshot>,
+    /// The server that takes connections when the others are too few.
+    pub sorry_server: Option<ServerSnapshot>,
+    /// Servers that were taken out of the configuration and still have connections.
+    pub leaving: Vec<ServerSnapshot>,
 }
 
 /// The pool of a service with full NAT.
@@ -111,23 +128,14 @@ pub struct SchedulingSnapshot {
     pub picked: u64,
     /// By the director, because the plugin had no answer.
     pub fallback: u64,
+    /// By the director, because the server that the plugin chose starts slowly.
+    pub spared: u64,
+    /// With the server that the client had before.
+    pub persistent: u64,
+    /// With the sorry server.
+    pub sorry: u64,
     /// Not at all: no real server could take them.
     pub no_server: u64,
-}
-
-/// A real server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServerSnapshot {
-    /// RIP and port; port 0 for ICMP.
-    pub address: SocketAddr,
-    /// Its weight now.
-    pub weight: u32,
-    /// Active connections.
-    pub active: u32,
-    /// Inactive connections.
-    pub inactive: u32,
-    /// What it carried.
-    pub traffic: TrafficSnapshot,
 }
 
 /// Connections, packets and octets since the start.
@@ -251,25 +259,37 @@ pub struct Refusal {
     pub error: String,
 }
 
-impl From<&Seat> for ServiceSnapshot {
-    fn from(seat: &Seat) -> Self {
+impl ServiceSnapshot {
+    /// A service as it is at `now`. Waits for the decision at hand.
+    #[must_use]
+    pub fn of(seat: &Seat, now: Moment) -> Self {
         let service = seat.service();
-        let address = service.address();
-        let mut totals = TrafficTotals::default();
-        let servers = service.servers();
-        for server in &*servers {
-            totals += server.traffic().totals();
-        }
+        let (address, settings) = (service.address(), service.settings());
+        let reach = &settings.reach;
+        let ServersSnapshot { stage, servers, sorry, leaving, traffic } =
+            ServersSnapshot::of(service, now);
         Self {
             name: service.name().to_owned(),
             protocol: address.protocol.to_string(),
-            vip: address.vip,
-            port: address.port,
+            vip: reach.first(address.protocol).vip,
+            port: reach.first(address.protocol).port,
+            vips: reach.vips.clone(),
+            ports: match &reach.ports {
+                Ports::These(ranges) => {
+                    ranges.iter().map(|range| (*range.start(), *range.end())).collect()
+                }
+                Ports::Others => Vec::new(),
+            },
+            one_packet: settings.is_one_packet,
+            persistence: PersistenceSnapshot::of(&service.terms().templates),
+            stage: stage.name().to_owned(),
             scheduler: (&seat.plugin()).into(),
             scheduling: service.counters().into(),
-            traffic: totals.into(),
+            traffic,
             pool: service.terms().pool().map(Into::into),
-            servers: servers.iter().map(|server| server.as_ref().into()).collect(),
+            servers,
+            sorry_server: sorry,
+            leaving,
         }
     }
 }
@@ -304,23 +324,14 @@ impl From<&PluginReport> for SchedulerSnapshot {
     }
 }
 
-impl From<&RealServer> for ServerSnapshot {
-    fn from(server: &RealServer) -> Self {
-        Self {
-            address: server.address(),
-            weight: server.weight(),
-            active: server.active(),
-            inactive: server.inactive(),
-            traffic: server.traffic().totals().into(),
-        }
-    }
-}
-
 impl From<&SchedulingCounters> for SchedulingSnapshot {
     fn from(counters: &SchedulingCounters) -> Self {
         Self {
             picked: counters.picked.get(),
             fallback: counters.fallback.get(),
+            spared: counters.spared.get(),
+            persistent: counters.persistent.get(),
+            sorry: counters.sorry.get(),
             no_server: counters.no_server.get(),
         }
     }

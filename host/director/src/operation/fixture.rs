@@ -60,6 +60,19 @@ impl Fixture {
         self.write("wvs.yaml", text.as_bytes());
     }
 
+    /// Writes a configuration of one service `a` with these keys and servers.
+    pub(super) fn describe(&self, keys: &str, servers: &[&str]) {
+        let servers = servers.join(" }, { ");
+        self.write(
+            "wvs.yaml",
+            format!(
+                "services: [{{ name: a, vip: 192.0.2.1, port: 80, scheduler: rr, {keys} \
+                 servers: [{{ {servers} }}] }}]"
+            )
+            .as_bytes(),
+        );
+    }
+
     /// Puts the configuration to work.
     pub(super) fn start(&self) -> Operation {
         let file = self.path("wvs.yaml");

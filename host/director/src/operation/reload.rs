@@ -514,6 +514,7 @@ impl ServiceReload {
 #[cfg(test)]
 mod tests {
     use super::super::fixture::{Fixture, WITH_STATE, at_work, module};
+    use super::super::servers::ServerAction;
     use super::super::{Action, Proposal, ProposedPlugin};
     use super::*;
 
@@ -626,6 +627,114 @@ mod tests {
         let error = operation.reload().unwrap_err().to_string();
         assert!(error.contains(": device, limits; restart"), "{error}");
         assert_eq!(at_work(&operation, 0), ("rr".to_owned(), 1));
+    }
+
+    /// Every server of a service: its address and number.
+    fn servers(operation: &Operation) -> Vec<(String, u32)> {
+        let seats = operation.seats();
+        let servers = seats[0].service().servers();
+        servers.iter().map(|server| (server.address().to_string(), server.id())).collect()
+    }
+
+    #[test]
+    fn servers_that_stay_are_the_same() {
+        let fixture = Fixture::new();
+        fixture.describe("", &["address: 10.0.0.1", "address: 10.0.0.2"]);
+        let operation = fixture.start();
+        let before = servers(&operation);
+        let next = ["address: 10.0.0.3, weight: 5", "address: 10.0.0.2, weight: 4"];
+        fixture.describe("quorum: 2,", &next);
+        let reload = operation.reload().unwrap();
+        let [told] = &reload.services[..] else { panic!("{reload:?}") };
+        assert_eq!(told.settings, ["quorum"]);
+        let changes: Vec<_> = told
+            .servers
+            .iter()
+            .map(|told| (told.server.to_string(), told.change.clone()))
+            .collect();
+        assert_eq!(
+            changes,
+            [
+                ("10.0.0.3:80".to_owned(), ServerChange::Added { weight: 5 }),
+                ("10.0.0.2:80".to_owned(), ServerChange::Weight { from: 1, to: 4 }),
+                ("10.0.0.1:80".to_owned(), ServerChange::Removed { connections: 0 }),
+            ]
+        );
+        let after = servers(&operation);
+        assert_eq!(after[1], before[1]);
+        assert!(before.iter().all(|(_, id)| *id != after[0].1), "a number was used again");
+        assert_eq!(operation.seats()[0].service().servers()[1].weight(), 4);
+        // The scheduler is the one that it was.
+        assert_eq!(at_work(&operation, 0), ("rr".to_owned(), 1));
+        fixture.describe("quorum: 2,", &next);
+        assert_eq!(names(&operation.reload().unwrap()), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn services_come_and_go_and_the_others_are_not_touched() {
+        let fixture = Fixture::new();
+        fixture.configure("", &["rr", "wlc"]);
+        let operation = fixture.start();
+        let first = Arc::clone(operation.seats()[0].service());
+        fixture.configure("", &["rr", "wlc", "sh"]);
+        let reload = operation.reload().unwrap();
+        assert_eq!(names(&reload), ["c"]);
+        assert_eq!(reload.services[0].fate, ServiceFate::Added);
+        assert!(Arc::ptr_eq(&first, operation.seats()[0].service()));
+        assert_eq!(operation.director.services().list().len(), 3);
+
+        fixture.configure("", &["rr"]);
+        let reload = operation.reload().unwrap();
+        assert_eq!(names(&reload), ["b", "c"]);
+        assert!(reload.services.iter().all(|told| told.fate == ServiceFate::Removed));
+        assert_eq!(operation.director.services().list().len(), 1);
+        // Nobody had a connection.
+        assert!(operation.director.services().retired().is_empty());
+
+        // What cannot go on as it is makes room for another one.
+        let text = std::fs::read_to_string(fixture.path("wvs.yaml")).unwrap();
+        let text = text.replace("port: 1,", "port: 1, protocol: udp,");
+        std::fs::write(fixture.path("wvs.yaml"), text).unwrap();
+        assert_eq!(operation.reload().unwrap().services[0].fate, ServiceFate::Replaced);
+        assert!(!Arc::ptr_eq(&first, operation.seats()[0].service()));
+    }
+
+    #[test]
+    fn what_was_done_to_servers_at_run_time_is_undone_and_named() {
+        let fixture = Fixture::new();
+        fixture.describe("", &["address: 10.0.0.1", "address: 10.0.0.2"]);
+        let operation = fixture.start();
+        let weight = |at: usize| operation.seats()[0].service().servers()[at].weight();
+        let drain = ServerAction::Drain { deadline: None, then: None };
+        operation.change_server("a", "10.0.0.1", ServerAction::Weight(Some(9))).unwrap();
+        operation.change_server("a", "10.0.0.2:80", drain).unwrap();
+        operation.note_health("a", "10.0.0.1:80".parse().unwrap(), false, Some(6));
+        assert_eq!((weight(0), weight(1)), (9, 0));
+        let reload = operation.reload().unwrap();
+        let changes: Vec<_> =
+            reload.services[0].servers.iter().map(|told| told.change.clone()).collect();
+        assert_eq!(changes, [ServerChange::WeightUndone { weight: 9 }, ServerChange::DrainUndone]);
+        // What health checks say is not the file's to undo.
+        assert_eq!((weight(0), weight(1)), (6, 1));
+        for (service, server) in [("b", "10.0.0.1"), ("a", "10.0.0.3"), ("a", "nonsense")] {
+            let refusal = operation.change_server(service, server, ServerAction::Enable);
+            assert!(refusal.is_err(), "{service} {server}");
+        }
+    }
+
+    #[test]
+    fn preview_says_what_a_reload_would_change_and_changes_nothing() {
+        let fixture = Fixture::new();
+        fixture.describe("", &["address: 10.0.0.1"]);
+        let operation = fixture.start();
+        fixture.describe("", &["address: 10.0.0.2, upper_threshold: 3"]);
+        let text = std::fs::read_to_string(fixture.path("wvs.yaml")).unwrap();
+        let preview = operation.preview(&text).unwrap();
+        assert_eq!(preview.services[0].servers.len(), 2);
+        assert_eq!(servers(&operation)[0].0, "10.0.0.1:80");
+        assert_eq!(operation.reload().unwrap(), preview);
+        assert_eq!(servers(&operation)[0].0, "10.0.0.2:80");
+        assert!(operation.preview("services: 1").is_err());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Real servers as somebody, or their health, wants them at run time.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use wvs_core::pool::Pool;
@@ -10,6 +11,7 @@ use wvs_core::time::Moment;
 
 use super::{ChangeError, Operation, Works};
 use crate::config::{Config, DrainConfig};
+use crate::control::snapshot::ServerStanding;
 use crate::route::{RouteError, RouteNeeds};
 use crate::run::route_needs;
 
@@ -30,34 +32,46 @@ pub enum ServerAction {
 }
 
 impl Operation {
-    /// Does something about a real server of a service. Returns its connections of the moment. It
-    /// stays so until the configuration is read again.
+    /// Does something about a real server of a service, named by RIP and port, or by RIP alone where
+    /// that is enough. It stays so until the configuration is read again.
     ///
     /// # Errors
     /// There is no such service or server.
     pub fn change_server(
         &self,
         service: &str,
-        server: SocketAddr,
+        server: &str,
         action: ServerAction,
-    ) -> Result<u32, ChangeError> {
+    ) -> Result<ServerStanding, ChangeError> {
         // Not while the configuration is put to work, which would undo half of it.
         let _works = self.works();
+        let address = self.find_server(service, server)?;
         let now = self.clock.now();
         let drain = self.drain_of(service);
-        let connections = self.stand(service, server, now, |standing| match action {
+        let mut deadline = None;
+        self.stand(service, address, now, |standing| match action {
             ServerAction::Weight(weight) => {
                 standing.set = weight.filter(|weight| *weight != standing.configured);
             }
-            ServerAction::Drain { deadline, then } => {
-                let deadline = deadline.or(drain.deadline);
-                let then = then.unwrap_or(drain.then);
-                standing.drain = Some(DrainConfig { deadline, then }.from(now));
+            ServerAction::Drain { deadline: within, then } => {
+                let drain = DrainConfig {
+                    deadline: within.or(drain.deadline),
+                    then: then.unwrap_or(drain.then),
+                };
+                let drain = drain.from(now);
+                deadline = drain.deadline;
+                standing.drain = Some(drain);
             }
             ServerAction::Enable => standing.drain = None,
         })?;
+        let seat = self.seat(service)?;
+        let servers = seat.service().servers();
+        let found = servers.iter().find(|other| other.address() == address);
+        let (weight, connections) =
+            found.map_or((0, 0), |server| (server.weight(), server.connections()));
+        let server = address;
         match action {
-            ServerAction::Weight(weight) => {
+            ServerAction::Weight(_) => {
                 tracing::info!(service, %server, weight, "real server has another weight");
             }
             ServerAction::Drain { .. } => {
@@ -65,7 +79,29 @@ impl Operation {
             }
             ServerAction::Enable => tracing::info!(service, %server, "real server serves again"),
         }
-        Ok(connections)
+        let drain_ms = deadline.map(|deadline| deadline.millis_since(now));
+        Ok(ServerStanding { service: service.to_owned(), server, weight, connections, drain_ms })
+    }
+
+    /// The address of the server that `text` names.
+    fn find_server(&self, service: &str, text: &str) -> Result<SocketAddr, ChangeError> {
+        let seat = self.seat(service)?;
+        let servers = seat.service().servers();
+        let is_named = |server: &&Arc<RealServer>| {
+            text.parse().is_ok_and(|address: SocketAddr| address == server.address())
+                || text.parse().is_ok_and(|address: IpAddr| address == server.address().ip())
+        };
+        let mut named = servers.iter().filter(is_named);
+        match (named.next(), named.next()) {
+            (Some(server), None) => Ok(server.address()),
+            (Some(_), Some(_)) => Err(ChangeError::SeveralServers {
+                service: service.to_owned(),
+                server: text.to_owned(),
+            }),
+            (None, _) => {
+                Err(ChangeError::NoServer { service: service.to_owned(), server: text.to_owned() })
+            }
+        }
     }
 
     /// Takes over what a health check found, of a server that there may not be any more.
@@ -85,25 +121,24 @@ impl Operation {
         }
     }
 
-    /// Changes how a server stands. Its connections of the moment.
+    /// Changes how a server stands.
     fn stand(
         &self,
         service: &str,
         server: SocketAddr,
         now: Moment,
         change: impl FnOnce(&mut Standing),
-    ) -> Result<u32, ChangeError> {
+    ) -> Result<(), ChangeError> {
         let seat = self.seat(service)?;
         let before = seat.service().look_at_roster(|roster| roster.stage());
         let Some(stage) = seat.service().change_server(server, now, change) else {
+            let server = server.to_string();
             return Err(ChangeError::NoServer { service: service.to_owned(), server });
         };
         if stage != before {
             tell_stage(service, stage);
         }
-        let servers = seat.service().servers();
-        let found = servers.iter().find(|other| other.address() == server);
-        Ok(found.map_or(0, |server| server.connections()))
+        Ok(())
     }
 
     fn drain_of(&self, service: &str) -> DrainConfig {

@@ -72,6 +72,21 @@ pub struct ReloadSnapshot {
     pub services: Vec<ServiceReload>,
 }
 
+/// Answer to `POST /v1/services/NAME/servers/SERVER/..`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerStanding {
+    /// The service.
+    pub service: String,
+    /// RIP and port.
+    pub server: SocketAddr,
+    /// The weight by which connections go to it now.
+    pub weight: u32,
+    /// Its connections now.
+    pub connections: u32,
+    /// Milliseconds until the end of its drain, if that has a deadline.
+    pub drain_ms: Option<u64>,
+}
+
 impl ReloadSnapshot {
     /// Those of `services` that say something.
     #[must_use]

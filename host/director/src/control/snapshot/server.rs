@@ -1,0 +1,142 @@
+//! Real servers, and which of them get connections.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use wvs_core::persistence::{Quiesced, Templates};
+use wvs_core::real_server::RealServer;
+use wvs_core::roster::{Member, Stage, Standing};
+use wvs_core::service::Service;
+use wvs_core::stats::TrafficTotals;
+use wvs_core::time::Moment;
+
+use super::TrafficSnapshot;
+use crate::operation::servers::why_out;
+
+/// A real server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerSnapshot {
+    /// RIP and port; port 0 for ICMP, and for the port that the client connects to.
+    pub address: SocketAddr,
+    /// The weight by which connections go to it now; 0 when it gets none.
+    pub weight: u32,
+    /// The weight that the configuration gives it.
+    pub configured_weight: u32,
+    /// The weight that somebody gave it at run time.
+    pub set_weight: Option<u32>,
+    /// The weight that its health check gives it.
+    pub measured_weight: Option<u32>,
+    /// Why it gets no new connections: `down`, `drained`, `backup, not needed`, `weight 0` or
+    /// `at its upper threshold`.
+    pub out: Option<String>,
+    /// Whether it is needed only when the others are too few.
+    pub backup: bool,
+    /// Milliseconds until the end of its drain, if that has a deadline.
+    pub drain_ms: Option<u64>,
+    /// Milliseconds since which it starts slowly, if it still does.
+    pub slow_ms: Option<u64>,
+    /// With so many connections it gets no new ones; 0 for no limit.
+    pub upper_threshold: u32,
+    /// With fewer it gets some again; 0 for three quarters of the upper one.
+    pub lower_threshold: u32,
+    /// How often it reached its upper threshold.
+    pub overloads: u64,
+    /// Active connections.
+    pub active: u32,
+    /// Inactive connections.
+    pub inactive: u32,
+    /// What it carried.
+    pub traffic: TrafficSnapshot,
+}
+
+/// How the clients of a service come back to their servers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersistenceSnapshot {
+    /// Seconds for which a client's server is remembered.
+    pub timeout_seconds: u64,
+    /// Leading bits of an address that make a client.
+    pub prefix: u8,
+    /// `honour` or `break`: what a server's weight 0 does to its clients.
+    pub quiesced: String,
+    /// Clients whose server is remembered now.
+    pub templates: usize,
+    /// Clients whose server could not be remembered, because there were too many.
+    pub refused: u64,
+}
+
+/// All real servers of a service at one moment.
+pub(super) struct ServersSnapshot {
+    pub(super) stage: Stage,
+    pub(super) servers: Vec<ServerSnapshot>,
+    pub(super) sorry: Option<ServerSnapshot>,
+    pub(super) leaving: Vec<ServerSnapshot>,
+    /// What they carried together.
+    pub(super) traffic: TrafficSnapshot,
+}
+
+impl ServersSnapshot {
+    pub(super) fn of(service: &Service, now: Moment) -> Self {
+        service.look_at_roster(|roster| {
+            let stage = roster.stage();
+            let mut totals = TrafficTotals::default();
+            let mut snapshot = |server: &RealServer, standing: &Standing| {
+                totals += server.traffic().totals();
+                ServerSnapshot::of(server, standing, stage, now)
+            };
+            let mut servers = Vec::new();
+            for Member { server, standing } in roster.members() {
+                servers.push(snapshot(&server, &standing));
+            }
+            let sorry = roster.sorry().map(|server| snapshot(server, &Standing::new(1)));
+            let mut leaving = Vec::new();
+            for (server, drain) in roster.leaving_with_drains() {
+                let standing = Standing { drain: Some(drain), ..Standing::default() };
+                leaving.push(snapshot(server, &standing));
+            }
+            Self { stage, servers, sorry, leaving, traffic: totals.into() }
+        })
+    }
+}
+
+impl ServerSnapshot {
+    fn of(server: &RealServer, standing: &Standing, stage: Stage, now: Moment) -> Self {
+        let deadline = standing.drain.and_then(|drain| drain.deadline);
+        Self {
+            address: server.address(),
+            weight: server.weight(),
+            configured_weight: standing.configured,
+            set_weight: standing.set,
+            measured_weight: standing.measured,
+            out: why_out(server, standing, stage).map(str::to_owned),
+            backup: standing.is_backup,
+            drain_ms: deadline.map(|deadline| deadline.millis_since(now)),
+            slow_ms: server.slow_since().map(|since| now.millis_since(since)),
+            upper_threshold: standing.upper_threshold,
+            lower_threshold: standing.lower_threshold,
+            overloads: server.overloads(),
+            active: server.active(),
+            inactive: server.inactive(),
+            traffic: server.traffic().totals().into(),
+        }
+    }
+}
+
+impl PersistenceSnapshot {
+    fn quiesced(quiesced: Quiesced) -> &'static str {
+        match quiesced {
+            Quiesced::Honour => "honour",
+            Quiesced::Break => "break",
+        }
+    }
+
+    pub(super) fn of(templates: &Templates) -> Option<Self> {
+        let persistence = templates.persistence()?;
+        Some(Self {
+            timeout_seconds: persistence.timeout.as_secs(),
+            prefix: persistence.prefix,
+            quiesced: Self::quiesced(persistence.quiesced).to_owned(),
+            templates: templates.count(),
+            refused: templates.refused(),
+        })
+    }
+}
