@@ -20,6 +20,7 @@ use wvs_core::time::Moment;
 
 mod document;
 mod forwarding;
+mod health;
 pub mod keys;
 mod persistence;
 mod plugins;
@@ -30,6 +31,7 @@ mod schema;
 mod servers;
 pub mod units;
 
+pub use health::{HealthConfig, PassiveConfig};
 pub use problem::{Place, Problem, Severity};
 pub(crate) use schema::is_name;
 
@@ -54,6 +56,8 @@ pub struct Config {
     pub limits: TableLimits,
     /// How many templates a service with persistence may have, 1 or more.
     pub templates_max: usize,
+    /// How many health checks there may be at once, 1 or more.
+    pub checks: usize,
     /// The director's own answers a second.
     pub replies_per_second: u32,
     /// Whether echo requests to a VIP without an ICMP service are answered.
@@ -206,7 +210,7 @@ pub struct ShadowConfig {
 }
 
 /// A real server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
     /// RIP and port; port 0 for ICMP, and for the port that the client connects to.
     pub address: SocketAddr,
@@ -218,6 +222,8 @@ pub struct ServerConfig {
     pub lower_threshold: u32,
     /// Whether it is needed only when the others are too few.
     pub is_backup: bool,
+    /// How its health is watched: its own word on it, or else the service's. `None` for not at all.
+    pub health: Option<HealthConfig>,
 }
 
 impl Config {

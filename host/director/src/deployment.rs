@@ -13,6 +13,7 @@ use wvs_core::roster::{Member, Standing};
 use wvs_core::service::{Forwarding, Service, ServiceConfig as CoreServiceConfig, Terms};
 use wvs_core::services::Services;
 use wvs_core::time::Moment;
+use wvs_health::{Kind, ProbeError};
 use wvs_plugin::{Host, HostError, InstanceError, Limits, LoadError, Module, Source};
 
 use crate::config::{
@@ -54,7 +55,7 @@ impl Numbers {
     }
 }
 
-/// Something in a configuration that showed itself only when the plugins were loaded.
+/// Something in a configuration that showed itself only when the plugins and other files were looked at.
 #[derive(Debug, thiserror::Error)]
 #[error("{subject}: {cause}")]
 pub struct Misfit {
@@ -73,6 +74,8 @@ pub enum Subject {
     Service(String),
     /// The candidate beside a service's scheduler.
     Shadow(String),
+    /// The health checks of a service's servers.
+    Health(String),
 }
 
 impl fmt::Display for Subject {
@@ -81,11 +84,12 @@ impl fmt::Display for Subject {
             Self::Plugin(name) => write!(f, "plugin {name}"),
             Self::Service(name) => write!(f, "service {name}"),
             Self::Shadow(name) => write!(f, "shadow of service {name}"),
+            Self::Health(name) => write!(f, "health of service {name}"),
         }
     }
 }
 
-/// What is wrong with a plugin.
+/// What is wrong with a plugin, or with what health checks need.
 #[derive(Debug, thiserror::Error)]
 pub enum MisfitCause {
     /// The file is no plugin.
@@ -105,6 +109,9 @@ pub enum MisfitCause {
     /// The plugin does not get a service.
     #[error(transparent)]
     Seat(#[from] SeatError),
+    /// A file that a health check needs is missing, or another one than it needs.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
 }
 
 /// Reads a configuration and tries its plugins with its services, as far as both could be read:
@@ -132,6 +139,7 @@ pub fn add_misfits(reading: &mut Reading, misfits: &[Misfit]) {
             Subject::Plugin(name) => format!("plugins.{name}.file"),
             Subject::Service(name) => of_service(name, "scheduler"),
             Subject::Shadow(name) => of_service(name, "scheduler.shadow"),
+            Subject::Health(name) => of_service(name, "health"),
         };
         reading.add_error(path, cause.to_string());
     }
@@ -167,6 +175,7 @@ impl Deployment {
         let mut seats = Vec::with_capacity(config.services.len());
         let mut numbers = Numbers::default();
         for service in &config.services {
+            misfits.extend(probe_health(service));
             seats.extend(open(service, &modules, &mut numbers, seed(), now, &mut misfits));
         }
         if !misfits.is_empty() {
@@ -176,6 +185,20 @@ impl Deployment {
         let services = seats.iter().map(|seat| Arc::clone(seat.service())).collect();
         Ok(Self { services: Services::new(services, Vec::new(), &[]), seats, numbers })
     }
+}
+
+/// Looks at the files that the health checks of a service need, each once.
+pub(crate) fn probe_health(service: &ServiceConfig) -> Vec<Misfit> {
+    let mut kinds: Vec<&Kind> = Vec::new();
+    for server in &service.servers {
+        let kind = server.health.as_ref().and_then(|health| health.kind.as_ref());
+        kinds.extend(kind.filter(|kind| !kinds.contains(kind)));
+    }
+    let misfit = |error| Misfit {
+        subject: Subject::Health(service.name.clone()),
+        cause: MisfitCause::Probe(error),
+    };
+    kinds.into_iter().filter_map(|kind| kind.probe().err()).map(misfit).collect()
 }
 
 /// Probes the plugin of a service, puts both to work, and begins the trial that the configuration

@@ -16,7 +16,7 @@ pub(crate) const FILE_OCTETS_MAX: usize = 4 << 20;
 /// Values, collections included. A real server takes seven.
 const NODES_MAX: usize = 250_000;
 
-/// Collections within collections. Ours are six deep; the rest is for plugins' own. Each level takes
+/// Collections within collections. Ours are eight deep; the rest is for plugins' own. Each level takes
 /// some 30 KiB of stack in an unoptimized build.
 const DEPTH_MAX: usize = 24;
 

@@ -88,6 +88,14 @@ pub static TABLES: &[&Table] = &[
     &DRAIN,
     &SORRY_SERVER,
     &SERVER,
+    &HEALTH,
+    &HEALTH_HTTP,
+    &HEALTH_HTTPS,
+    &HEALTH_UDP,
+    &HEALTH_DNS,
+    &HEALTH_COMMAND,
+    &HEALTH_GRPC,
+    &HEALTH_PASSIVE,
 ];
 
 /// The file itself.
@@ -212,6 +220,12 @@ pub static LIMITS: Table = Table {
             "1 to 16777216",
             "Clients of each service with `persistence` whose server is remembered. Those of \
              further ones are scheduled one by one, and counted.",
+        ),
+        Key::optional(
+            "checks",
+            "512",
+            "1 to 65536",
+            "Health checks at once, each with a file descriptor or a process. The next one waits.",
         ),
         Key::optional(
             "replies",
@@ -407,6 +421,13 @@ pub static SERVICE: Table = Table {
             "as below",
             "a mapping",
             "What becomes of the connections of a server that is drained, or no longer in the file.",
+        ),
+        Key::optional(
+            "health",
+            "`none`",
+            "`none`, `tcp`, `http`, `https`, `udp`, `dns`, `grpc` or a mapping",
+            "How the director finds out which real servers are well. `none`: it takes all of them \
+             to be.",
         ),
         Key::required(
             "servers",
@@ -637,5 +658,243 @@ pub static SERVER: Table = Table {
             "`true` or `false`",
             "Whether it gets connections only while the others are too few; see `quorum`.",
         ),
+        Key::optional(
+            "health",
+            "the service's",
+            "as the service's",
+            "What is different for this server; keys that are not given are the service's. \
+             `none`: it is not checked.",
+        ),
+    ],
+};
+
+/// `services[].health`, where it is a mapping, and that of a server.
+pub static HEALTH: Table = Table {
+    path: "services[].health",
+    keys: &[
+        Key::optional("tcp", "not asked", "`{}`", "Good is a server that accepts a connection."),
+        Key::optional(
+            "http",
+            "not asked",
+            "a mapping, may be empty",
+            "Good is the right response to an HTTP request.",
+        ),
+        Key::optional(
+            "https",
+            "not asked",
+            "a mapping, may be empty",
+            "The same within TLS, with a certificate that can be verified.",
+        ),
+        Key::optional(
+            "udp",
+            "not asked",
+            "a mapping, may be empty",
+            "Good is the right answer to a datagram, or none at all but no ICMP error either.",
+        ),
+        Key::optional(
+            "dns",
+            "not asked",
+            "a mapping, may be empty",
+            "Good is an answer to a question over UDP, also that there is no such name.",
+        ),
+        Key::optional("command", "not asked", "a mapping", "A program that says what is good."),
+        Key::optional(
+            "grpc",
+            "not asked",
+            "a mapping, may be empty",
+            "Good is `SERVING` from `grpc.health.v1.Health/Check`, over HTTP/2 without TLS.",
+        ),
+        Key::optional("address", "the server's", "an IP address", "What is asked."),
+        Key::optional("port", "the server's", "1 to 65535", "The port that is asked."),
+        Key::optional(
+            "interval",
+            "2s",
+            "100ms to 1d",
+            "From the beginning of one check to that of the next, a tenth more or less. The first \
+             comes within the first interval.",
+        ),
+        Key::optional(
+            "down_interval",
+            "as `interval`",
+            "100ms to 1d",
+            "The same while the server is down.",
+        ),
+        Key::optional("timeout", "1s", "10ms to 5m", "A check that takes longer is bad."),
+        Key::optional(
+            "rise",
+            "2",
+            "1 to 100",
+            "So many good checks in a row make a server up that is down.",
+        ),
+        Key::optional(
+            "fall",
+            "3",
+            "1 to 100",
+            "So many bad checks in a row make a server down that is up.",
+        ),
+        Key::optional(
+            "start",
+            "`up`",
+            "`up` or `down`",
+            "What a new server is until its first check, which then decides alone.",
+        ),
+        Key::optional(
+            "passive",
+            "none",
+            "a mapping, may be empty, or `none`",
+            "Whether clients' connections tell, too. Only for `tcp`.",
+        ),
+    ],
+};
+
+/// `tcp` of `health`, which has no options.
+pub static HEALTH_TCP: Table = Table { path: "services[].health.tcp", keys: &[] };
+
+const HTTP_PATH: Key = Key::optional(
+    "path",
+    "`/`",
+    "a path that begins with `/`, perhaps a query",
+    "What is asked for.",
+);
+const HTTP_HOST: Key = Key::optional(
+    "host",
+    "what is asked, with its port",
+    "a name or address, perhaps with a port",
+    "The `Host` header.",
+);
+const HTTP_METHOD: Key =
+    Key::optional("method", "`GET`", "`GET`, `HEAD`, `OPTIONS` or `POST`", "The request's method.");
+const HTTP_EXPECT: Key = Key::optional(
+    "expect",
+    "200-299",
+    "a status from 100 to 599, a range such as `200-299`, or a list of both",
+    "The good statuses. Redirections are not followed.",
+);
+const HTTP_BODY: Key = Key::optional(
+    "body",
+    "any",
+    "a text of 1 to 1024 octets",
+    "What must be in the first 64KiB of the response's body.",
+);
+
+/// `http` of `health`.
+pub static HEALTH_HTTP: Table = Table {
+    path: "services[].health.http",
+    keys: &[HTTP_PATH, HTTP_HOST, HTTP_METHOD, HTTP_EXPECT, HTTP_BODY],
+};
+
+/// `https` of `health`.
+pub static HEALTH_HTTPS: Table = Table {
+    path: "services[].health.https",
+    keys: &[
+        HTTP_PATH,
+        HTTP_HOST,
+        HTTP_METHOD,
+        HTTP_EXPECT,
+        HTTP_BODY,
+        Key::optional(
+            "verify",
+            "`true`",
+            "`true` or `false`",
+            "Whether the server's certificate must be valid and of somebody trusted.",
+        ),
+        Key::optional(
+            "ca",
+            "the system's certificates",
+            "the path of a PEM file of at most 1MiB",
+            "Who alone is trusted. A relative path starts at the configuration's folder; the file \
+             is read again when it has changed.",
+        ),
+        Key::optional(
+            "server_name",
+            "the host of `host`, or else the address asked",
+            "a name or an IP address",
+            "Whom the certificate must be for, and who is asked for in TLS.",
+        ),
+    ],
+};
+
+/// `udp` of `health`.
+pub static HEALTH_UDP: Table = Table {
+    path: "services[].health.udp",
+    keys: &[
+        Key::optional("send", "nothing", "a text of 1 to 1024 octets", "What the datagram holds."),
+        Key::optional(
+            "send_hex",
+            "nothing",
+            "1 to 1024 octets, two hexadecimal digits each",
+            "The same as octets.",
+        ),
+        Key::optional(
+            "expect",
+            "any answer, or none",
+            "a text of 1 to 1024 octets",
+            "What must be in the first 8KiB of the first answer.",
+        ),
+        Key::optional(
+            "expect_hex",
+            "any answer, or none",
+            "1 to 1024 octets, two hexadecimal digits each",
+            "The same as octets.",
+        ),
+    ],
+};
+
+/// `dns` of `health`.
+pub static HEALTH_DNS: Table = Table {
+    path: "services[].health.dns",
+    keys: &[
+        Key::optional("name", "`.`", "a domain name", "What is asked for."),
+        Key::optional(
+            "type",
+            "`SOA`",
+            "`A`, `AAAA`, `CNAME`, `MX`, `NS`, `PTR`, `SOA`, `SRV` or `TXT`",
+            "Which records are asked for.",
+        ),
+    ],
+};
+
+/// `command` of `health`.
+pub static HEALTH_COMMAND: Table = Table {
+    path: "services[].health.command",
+    keys: &[
+        Key::required(
+            "run",
+            "a list of 1 to 64 texts",
+            "The path of a program, and its arguments. There is no shell and no search in `PATH`; a \
+             relative path starts at the configuration's folder.",
+        ),
+        Key::optional(
+            "weight",
+            "`false`",
+            "`true` or `false`",
+            "`false`: exit code 0 is good, anything else bad. `true`: 0 is good with the configured \
+             weight, 1 is bad, and 2 to 255 are good with a weight of 0 to 253.",
+        ),
+    ],
+};
+
+/// `grpc` of `health`.
+pub static HEALTH_GRPC: Table = Table {
+    path: "services[].health.grpc",
+    keys: &[Key::optional(
+        "service",
+        "the server as a whole",
+        "a text of at most 127 octets",
+        "The gRPC service that is asked about.",
+    )],
+};
+
+/// `passive` of `health`.
+pub static HEALTH_PASSIVE: Table = Table {
+    path: "services[].health.passive",
+    keys: &[
+        Key::optional(
+            "failures",
+            "5",
+            "1 to 1000",
+            "So many connections in a row, refused or never answered, make a server down.",
+        ),
+        Key::optional("for", "30s", "1s to 1d", "How long it is down then."),
     ],
 };

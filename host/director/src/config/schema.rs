@@ -13,6 +13,7 @@ use wvs_core::director::ClosedPort;
 use wvs_core::service::{OnNoServer, OnStray, Ports, Protocol, Reach, Settings};
 
 use super::document::{Node, Value};
+use super::health::ServiceHealth;
 use super::plugins::{self, Plugins};
 use super::reach::{self, Taken};
 use super::reader::{Field, Fields, Reader};
@@ -27,6 +28,7 @@ const MTU: RangeInclusive<u64> = 576..=65_535;
 const QUEUES: RangeInclusive<u64> = 1..=device::QUEUES_MAX as u64;
 const MTU_IPV6_MIN: u16 = 1_280;
 const CONNECTIONS: RangeInclusive<u64> = 1..=16_777_216;
+const CHECKS: RangeInclusive<u64> = 1..=65_536;
 const REPLIES: RangeInclusive<u64> = 0..=1_000_000;
 const TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(31 * 24 * 3_600);
@@ -43,6 +45,7 @@ const DEFAULT_SOCKET: &str = "/run/wvs/wvs.sock";
 const DEFAULT_CONNECTIONS: usize = 1_048_576;
 const DEFAULT_HALF_OPEN: usize = 65_536;
 const DEFAULT_TEMPLATES: usize = 262_144;
+const DEFAULT_CHECKS: usize = 512;
 const DEFAULT_REPLIES: u32 = 1_000;
 
 const PROTOCOLS: [(&str, Protocol); 3] =
@@ -76,6 +79,7 @@ impl Default for Config {
             socket: DEFAULT_SOCKET.into(),
             limits: TableLimits { connections: DEFAULT_CONNECTIONS, half_open: DEFAULT_HALF_OPEN },
             templates_max: DEFAULT_TEMPLATES,
+            checks: DEFAULT_CHECKS,
             replies_per_second: DEFAULT_REPLIES,
             answer_echo: true,
             closed_port: ClosedPort::default(),
@@ -139,6 +143,9 @@ fn read_file(reader: &mut Reader<'_>, file: &Fields<'_>, folder: &Path, config: 
         if let Some(field) = limits.get("templates") {
             set(&mut config.templates_max, number(reader, &field, CONNECTIONS));
         }
+        if let Some(field) = limits.get("checks") {
+            set(&mut config.checks, number(reader, &field, CHECKS));
+        }
         if let Some(field) = limits.get("replies") {
             set(&mut config.replies_per_second, number(reader, &field, REPLIES));
         }
@@ -156,7 +163,7 @@ fn read_file(reader: &mut Reader<'_>, file: &Fields<'_>, folder: &Path, config: 
         plugins.read(reader, &field, folder);
     }
     if let Some(field) = file.required(reader, "services") {
-        read_services(reader, &field, &mut plugins, config);
+        read_services(reader, &field, folder, &mut plugins, config);
     }
     if !reader.has_errors() {
         // With errors, a service that could not be read may be the one that uses it.
@@ -217,6 +224,7 @@ struct Seen {
 fn read_services(
     reader: &mut Reader<'_>,
     field: &Field<'_>,
+    folder: &Path,
     plugins: &mut Plugins,
     config: &mut Config,
 ) {
@@ -232,7 +240,8 @@ fn read_services(
     let mut seen = Seen::default();
     for field in &list {
         if let Some(fields) = reader.fields(field, &keys::SERVICE) {
-            let service = read_service(reader, &fields, plugins, &mut seen, config.templates_max);
+            let templates_max = config.templates_max;
+            let service = read_service(reader, &fields, folder, plugins, &mut seen, templates_max);
             config.services.extend(service);
         }
     }
@@ -265,6 +274,7 @@ fn read_services(
 fn read_service(
     reader: &mut Reader<'_>,
     fields: &Fields<'_>,
+    folder: &Path,
     plugins: &mut Plugins,
     seen: &mut Seen,
     templates_max: usize,
@@ -307,7 +317,8 @@ fn read_service(
     let rules = servers::read_rules(reader, fields);
     let drain = servers::read_drain(reader, fields);
     let sorry = servers::read_sorry(reader, fields, &mut seen.servers, common);
-    let servers = servers::read_servers(reader, fields, &mut seen.servers, common);
+    let health = ServiceHealth::read(reader, fields, folder, protocol);
+    let servers = servers::read_servers(reader, fields, &mut seen.servers, common, &health);
     let (forwarding, servers) = (forwarding?, servers?);
     let is_one_packet =
         read_one_packet(reader, fields, protocol, reach.as_ref(), &forwarding, &servers, seen);
@@ -513,6 +524,7 @@ mod tests {
         let half_open = documented(&keys::LIMITS, "half_open").parse();
         assert_eq!(half_open, Ok(config.limits.half_open));
         assert_eq!(documented(&keys::LIMITS, "templates").parse(), Ok(config.templates_max));
+        assert_eq!(documented(&keys::LIMITS, "checks").parse(), Ok(config.checks));
         assert_eq!(documented(&keys::LIMITS, "replies").parse(), Ok(config.replies_per_second));
     }
 }

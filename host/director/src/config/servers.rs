@@ -9,12 +9,13 @@ use wvs_core::real_server::WEIGHT_MAX;
 use wvs_core::roster::{Parting, RosterRules};
 use wvs_core::service::{Ports, Protocol, Reach};
 
+use super::health::ServiceHealth;
 use super::problem::Place;
 use super::reader::{Field, Fields, Reader};
 use super::schema::{number, set, why_not_a_host};
 use super::{DrainConfig, ServerConfig, keys};
 
-const PORT: RangeInclusive<u64> = 1..=65_535;
+pub(super) const PORT: RangeInclusive<u64> = 1..=65_535;
 const WEIGHT: RangeInclusive<u64> = 0..=WEIGHT_MAX as u64;
 const THRESHOLD: RangeInclusive<u64> = 1..=16_777_216;
 const SERVERS_MAX: usize = 4_096;
@@ -102,6 +103,7 @@ pub(super) fn read_servers(
     service: &Fields<'_>,
     seen: &mut SeenServers,
     common: Common,
+    health: &ServiceHealth<'_>,
 ) -> Option<Vec<ServerConfig>> {
     let field = service.required(reader, "servers")?;
     let list = reader.list(&field)?;
@@ -118,7 +120,7 @@ pub(super) fn read_servers(
     let mut paths: HashMap<SocketAddr, &str> = HashMap::new();
     for field in &list {
         let Some(fields) = reader.fields(field, &keys::SERVER) else { continue };
-        let Some(server) = read_server(reader, &fields, seen, common) else { continue };
+        let Some(server) = read_server(reader, &fields, seen, common, health) else { continue };
         if let Some(other) = paths.get(&server.address) {
             let message = format!("{} is already {other}; remove one", server.address);
             reader.error(&field.path, field.node.place, message);
@@ -135,6 +137,7 @@ fn read_server(
     fields: &Fields<'_>,
     seen: &mut SeenServers,
     common: Common,
+    health: &ServiceHealth<'_>,
 ) -> Option<ServerConfig> {
     let address = read_end(reader, fields, seen, common);
     let weight = match fields.get("weight") {
@@ -158,8 +161,9 @@ fn read_server(
         Some(field) => reader.choice(&field, &[("true", true), ("false", false)])?,
         None => false,
     };
+    let health = health.of_server(reader, fields, address);
     let (address, weight) = (address?, weight?);
-    Some(ServerConfig { address, weight, upper_threshold, lower_threshold, is_backup })
+    Some(ServerConfig { address, weight, upper_threshold, lower_threshold, is_backup, health })
 }
 
 /// Address and port of a server.

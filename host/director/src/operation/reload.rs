@@ -131,6 +131,7 @@ impl Operation {
         let mut kept = HashSet::new();
         let mut services = Vec::with_capacity(config.services.len());
         for service in &config.services {
+            misfits.extend(deployment::probe_health(service));
             let name = service.name.as_str();
             let present = at_work.get(name).filter(|(_, old)| is_continued(old, service));
             services.extend(match present {
