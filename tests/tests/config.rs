@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use wvs::config::keys::{TABLES, Table};
-use wvs::config::{Problem, Reading};
+use wvs::config::{Problem, Reading, ServerConfig};
 use wvs::deployment;
+use wvs_health::Check;
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -111,6 +112,24 @@ fn last_value_of_each_range_is_taken_and_the_next_refused() {
             ("", "", "upper_threshold: 8, lower_threshold: 9"),
         ),
         (("", "", "upper_threshold: 1"), ("", "", "upper_threshold: 0")),
+        (
+            ("", "health: { tcp: {}, interval: 100ms },", ""),
+            ("", "health: { tcp: {}, interval: 99ms },", ""),
+        ),
+        (
+            ("", "health: { tcp: {}, timeout: 5m },", ""),
+            ("", "health: { tcp: {}, timeout: 301s },", ""),
+        ),
+        (("", "health: { tcp: {}, rise: 100 },", ""), ("", "health: { tcp: {}, rise: 101 },", "")),
+        (
+            ("", "health: { passive: { failures: 1, for: 1d } },", ""),
+            ("", "health: { passive: { failures: 1, for: 86401s } },", ""),
+        ),
+        (
+            ("", "", "health: { http: { expect: [100, 599] } }"),
+            ("", "", "health: { http: { expect: [100, 600] } }"),
+        ),
+        (("limits: { checks: 65536 }", "", ""), ("limits: { checks: 0 }", "", "")),
         (("", "", "weight: 65535"), ("", "", "weight: 65536")),
         (("", "", "weight: 0"), ("", "", "weight: -1")),
         (("", "", "port: 65535"), ("", "", "port: 65536")),
@@ -227,6 +246,77 @@ fn plugin_that_no_service_uses_is_a_warning() {
     warning: plugins.mine: no service uses this plugin (line 1, column 12)
     warning: services[0].servers: no real servers: every client gets what `on_no_server` says (line 2, column 60)
     ");
+}
+
+#[test]
+fn server_says_what_is_different_about_its_health_and_the_service_the_rest() {
+    let text = "\
+services:
+  - name: web
+    vip: 192.0.2.1
+    port: 80
+    health: { http: { path: /up }, port: 81, interval: 9s, rise: 7, passive: { failures: 3 } }
+    servers:
+      - { address: 10.0.0.1 }
+      - { address: 10.0.0.2, health: { port: 82, rise: 8 } }
+      - { address: 10.0.0.3, health: { tcp: {} } }
+      - { address: 10.0.0.4, health: none }
+      - { address: 10.0.0.5, health: { passive: none } }
+      - { address: 10.0.0.6, health: tcp }
+";
+    let (config, warnings) = read(text).into_config().unwrap();
+    assert_eq!(warnings, []);
+    let told = |server: &ServerConfig| {
+        let Some(health) = &server.health else { return "none".to_owned() };
+        let check = health.check(server.address).unwrap();
+        let passive = health.passive.map(|passive| passive.failures);
+        let Check { kind, target, interval, rise, .. } = check;
+        format!("{} {target} {interval:?} {rise} {passive:?}", kind.name())
+    };
+    let told: Vec<_> = config.services[0].servers.iter().map(told).collect();
+    let expected = [
+        "http 10.0.0.1:81 9s 7 Some(3)",
+        "http 10.0.0.2:82 9s 8 Some(3)",
+        "tcp 10.0.0.3:81 9s 7 Some(3)",
+        "none",
+        "http 10.0.0.5:81 9s 7 None",
+        "tcp 10.0.0.6:81 9s 7 Some(3)",
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn health_check_whose_files_are_missing_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wvs.yaml");
+    let text = "\
+services:
+  - name: web
+    vip: 192.0.2.1
+    port: 80
+    health: { command: { run: [checks/web] } }
+    servers:
+      - { address: 10.0.0.1 }
+      - { address: 10.0.0.2 }
+      - { address: 10.0.0.3, health: { https: { ca: ca.pem } } }
+";
+    fs::write(&file, text).unwrap();
+    let problems = || -> Vec<_> {
+        let reading = deployment::check(&file).unwrap();
+        reading.problems().iter().map(Problem::to_string).collect()
+    };
+    let told = problems();
+    let [command, ca] = &told[..] else { panic!("{told:?}") };
+    assert!(command.starts_with("services[0].health: "), "{command}");
+    assert!(command.contains("checks/web: No such file or directory"), "{command}");
+    assert!(ca.contains("ca.pem: No such file or directory"), "{ca}");
+
+    fs::write(folder.path().join("ca.pem"), "no certificate").unwrap();
+    fs::create_dir(folder.path().join("checks")).unwrap();
+    std::os::unix::fs::symlink("/bin/sh", folder.path().join("checks/web")).unwrap();
+    let told = problems();
+    let [ca] = &told[..] else { panic!("{told:?}") };
+    assert!(ca.contains("no certificate in it; give a PEM file"), "{ca}");
 }
 
 #[test]

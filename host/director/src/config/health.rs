@@ -208,8 +208,8 @@ fn read(
     if let Some(field) = fields.get("passive") {
         health.passive = read_passive(reader, &field, protocol);
     }
-    let is_empty = KINDS.iter().chain(&["passive"]).all(|name| fields.get(name).is_none());
-    if is_empty && health.kind.is_none() && health.passive.is_none() {
+    let is_told = fields.has_any(&KINDS) || fields.has_any(&["passive"]);
+    if !is_told && health.kind.is_none() && health.passive.is_none() {
         let message = "asks nothing; add what to ask, such as `tcp: {}`, or `passive: {}`";
         reader.error(&field.path, field.node.place, message);
     }

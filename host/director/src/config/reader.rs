@@ -63,6 +63,11 @@ impl<'n> Fields<'n> {
         field
     }
 
+    /// Whether the mapping has one of these keys, perhaps misspelt.
+    pub(super) fn has_any(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.get(name).is_some() || self.meant.contains(name))
+    }
+
     /// Where the mapping stands, and its path.
     pub(super) fn place(&self) -> (&str, Place) {
         (&self.path, self.place)
@@ -155,6 +160,7 @@ impl<'s> Reader<'s> {
                 let meant = nearest(&key.name, names.clone());
                 let message = match meant {
                     Some(name) => format!("unknown key; did you mean \"{name}\"?"),
+                    None if table.keys.is_empty() => "unknown key; remove it".to_owned(),
                     None => format!("unknown key; use {}", list_names(names)),
                 };
                 fields.meant.extend(meant);

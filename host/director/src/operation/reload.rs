@@ -371,6 +371,11 @@ fn server_changes(old: &[Member], new: &[Member]) -> Vec<ServerReload> {
 /// The keys of a service that say something else, apart from its scheduler and its servers.
 fn setting_changes(old: &ServiceConfig, new: &ServiceConfig) -> Vec<String> {
     let (was, is): (&Settings, &Settings) = (&old.settings, &new.settings);
+    // Of servers that go on; what is added or removed is told with the servers.
+    let is_checked_alike = new.servers.iter().all(|server| {
+        let before = old.servers.iter().find(|before| before.address == server.address);
+        before.is_none_or(|before| before.health == server.health)
+    });
     let keys = [
         ("vip", was.reach.vips == is.reach.vips),
         ("port", was.reach.ports == is.reach.ports),
@@ -384,6 +389,7 @@ fn setting_changes(old: &ServiceConfig, new: &ServiceConfig) -> Vec<String> {
         ("on_down", was.rules.on_down == is.rules.on_down),
         ("sorry_server", old.sorry == new.sorry),
         ("drain", old.drain == new.drain),
+        ("health", is_checked_alike),
     ];
     keys.into_iter().filter(|(_, is_same)| !is_same).map(|(key, _)| key.to_owned()).collect()
 }
@@ -491,7 +497,12 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
         ("device", old.device == new.device),
         ("routing", old.routing == new.routing),
         ("admin", old.socket == new.socket),
-        ("limits", old.limits == new.limits && old.replies_per_second == new.replies_per_second),
+        (
+            "limits",
+            old.limits == new.limits
+                && old.checks == new.checks
+                && old.replies_per_second == new.replies_per_second,
+        ),
         ("echo", old.answer_echo == new.answer_echo),
         ("closed_port", old.closed_port == new.closed_port),
     ]
