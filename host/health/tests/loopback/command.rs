@@ -33,9 +33,12 @@ fn is_running(pid: &str) -> bool {
 async fn all_ended(file: &Path, processes: usize) {
     let pids = fs::read_to_string(file).unwrap();
     assert_eq!(pids.lines().count(), processes, "{pids}");
-    while pids.lines().any(is_running) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let ended = async {
+        while pids.lines().any(is_running) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(AMPLE, ended).await.expect("they run on");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use wvs_health::{Check, Finding, Kind, Outcome, ServerKey, Standing};
 
+mod checkers;
 mod command;
 mod grpc;
 mod http;
@@ -17,7 +18,7 @@ mod tls;
 mod udp;
 
 /// For checks that are to end by themselves.
-const AMPLE: Duration = Duration::from_secs(60);
+const AMPLE: Duration = Duration::from_secs(30);
 /// For checks that are to be ended.
 const SHORT: Duration = Duration::from_millis(300);
 
