@@ -37,6 +37,7 @@ pub(crate) use schema::is_name;
 
 pub(crate) use plugins::MODULE_OCTETS_MAX;
 
+use wvs_health::{Check, ServerKey};
 use wvs_plugin::{Limits, TrialLimits};
 
 use crate::output::count;
@@ -57,7 +58,7 @@ pub struct Config {
     /// How many templates a service with persistence may have, 1 or more.
     pub templates_max: usize,
     /// How many health checks there may be at once, 1 or more.
-    pub checks: usize,
+    pub checks_max: usize,
     /// The director's own answers a second.
     pub replies_per_second: u32,
     /// Whether echo requests to a VIP without an ICMP service are answered.
@@ -227,6 +228,18 @@ pub struct ServerConfig {
 }
 
 impl Config {
+    /// What is to be asked of each server that is to be asked something.
+    pub fn health_checks(&self) -> impl Iterator<Item = (ServerKey, Check)> {
+        let of_service = |service: &'_ ServiceConfig| {
+            let of_server = |server: &ServerConfig| {
+                let check = server.health.as_ref()?.check(server.address)?;
+                Some((ServerKey { service: service.name.clone(), server: server.address }, check))
+            };
+            service.servers.iter().filter_map(of_server).collect::<Vec<_>>()
+        };
+        self.services.iter().flat_map(of_service)
+    }
+
     /// The plugin of this name among those from files.
     #[must_use]
     pub fn plugin(&self, name: &str) -> Option<&PluginConfig> {

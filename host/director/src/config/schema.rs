@@ -79,7 +79,7 @@ impl Default for Config {
             socket: DEFAULT_SOCKET.into(),
             limits: TableLimits { connections: DEFAULT_CONNECTIONS, half_open: DEFAULT_HALF_OPEN },
             templates_max: DEFAULT_TEMPLATES,
-            checks: DEFAULT_CHECKS,
+            checks_max: DEFAULT_CHECKS,
             replies_per_second: DEFAULT_REPLIES,
             answer_echo: true,
             closed_port: ClosedPort::default(),
@@ -144,7 +144,7 @@ fn read_file(reader: &mut Reader<'_>, file: &Fields<'_>, folder: &Path, config: 
             set(&mut config.templates_max, number(reader, &field, CONNECTIONS));
         }
         if let Some(field) = limits.get("checks") {
-            set(&mut config.checks, number(reader, &field, CHECKS));
+            set(&mut config.checks_max, number(reader, &field, CHECKS));
         }
         if let Some(field) = limits.get("replies") {
             set(&mut config.replies_per_second, number(reader, &field, REPLIES));
@@ -524,7 +524,7 @@ mod tests {
         let half_open = documented(&keys::LIMITS, "half_open").parse();
         assert_eq!(half_open, Ok(config.limits.half_open));
         assert_eq!(documented(&keys::LIMITS, "templates").parse(), Ok(config.templates_max));
-        assert_eq!(documented(&keys::LIMITS, "checks").parse(), Ok(config.checks));
+        assert_eq!(documented(&keys::LIMITS, "checks").parse(), Ok(config.checks_max));
         assert_eq!(documented(&keys::LIMITS, "replies").parse(), Ok(config.replies_per_second));
     }
 }

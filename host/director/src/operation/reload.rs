@@ -500,7 +500,7 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
         (
             "limits",
             old.limits == new.limits
-                && old.checks == new.checks
+                && old.checks_max == new.checks_max
                 && old.replies_per_second == new.replies_per_second,
         ),
         ("echo", old.answer_echo == new.answer_echo),
