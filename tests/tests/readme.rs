@@ -1,4 +1,5 @@
-//! The README held against the program. Its Rust is compiled as a test of `wvs-sdk`.
+//! The README and the guide for operators held against the program. The README's Rust is compiled as a test of
+//! `wvs-sdk`.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,6 +14,10 @@ fn readme() -> String {
     std::fs::read_to_string(workspace().join("README.md")).unwrap()
 }
 
+fn operations() -> String {
+    std::fs::read_to_string(workspace().join("docs/OPERATIONS.md")).unwrap()
+}
+
 /// The contents of the code blocks in a language.
 fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
     let fence = format!("```{language}\n");
@@ -21,9 +26,9 @@ fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
 
 #[test]
 fn configurations_are_good() {
-    let readme = readme();
-    let configurations = blocks(&readme, "yaml");
-    assert!(!configurations.is_empty());
+    let (readme, operations) = (readme(), operations());
+    let configurations = [blocks(&readme, "yaml"), blocks(&operations, "yaml")].concat();
+    assert!(configurations.len() >= 2);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("readme.yaml");
     for configuration in configurations {
@@ -34,17 +39,21 @@ fn configurations_are_good() {
 }
 
 #[test]
-fn commands_exist() {
-    let readme = readme();
-    let mut tried = 0;
-    for line in blocks(&readme, "console").into_iter().flat_map(str::lines) {
-        let Some(command) = line.strip_prefix("$ wvs ") else { continue };
-        let name = command.split_whitespace().next().unwrap();
-        let output = Command::new(WVS).args([name, "--help"]).output().unwrap();
-        assert!(output.status.success(), "wvs {name}");
-        tried += 1;
+fn commands_exist_with_their_options() {
+    for (text, at_least) in [(readme(), 1), (operations(), 10)] {
+        let mut tried = 0;
+        for line in blocks(&text, "console").into_iter().flat_map(str::lines) {
+            let Some(line) = line.strip_prefix("$ ") else { continue };
+            let command = line.strip_prefix("sudo ").unwrap_or(line);
+            let Some(arguments) = command.strip_prefix("wvs ") else { continue };
+            let words = arguments.split_whitespace();
+            let words = words.take_while(|word| !matches!(*word, "#" | "|" | "&&" | ">"));
+            let output = Command::new(WVS).args(words).arg("--help").output().unwrap();
+            assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+            tried += 1;
+        }
+        assert!(tried >= at_least, "{tried}");
     }
-    assert!(tried > 0);
 }
 
 #[test]

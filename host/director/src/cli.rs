@@ -4,6 +4,7 @@ mod check;
 mod connections;
 mod demo;
 mod list;
+mod manuals;
 mod plugin;
 mod reload;
 mod replay;
@@ -19,6 +20,8 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use tokio::runtime::{Builder, Runtime};
+
+use crate::logging;
 
 /// Done.
 const DONE: u8 = 0;
@@ -71,6 +74,7 @@ enum Command {
     Replay(replay::ReplayArgs),
     Demo(demo::DemoArgs),
     Completions(CompletionsArgs),
+    Manuals(manuals::ManualsArgs),
 }
 
 /// Print a script that completes wvs commands in a shell.
@@ -106,6 +110,7 @@ pub(crate) fn main() -> ExitCode {
             Command::Reload(args) => reload::reload(&args),
             Command::Replay(args) => replay::replay(&args),
             Command::Demo(args) => demo::demo(&args),
+            Command::Manuals(args) => manuals::manuals(&args),
             Command::Completions(CompletionsArgs { shell }) => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut CommandLine::command(), "wvs", &mut script);
@@ -119,11 +124,14 @@ pub(crate) fn main() -> ExitCode {
             u8::try_from(error.exit_code()).unwrap_or(REFUSED)
         }
     };
+    logging::flush();
     ExitCode::from(code)
 }
 
 /// Writes to standard output. A reader that has seen enough, such as `head`, is no failure.
 fn print(octets: &[u8]) -> u8 {
+    // What was said before also stands before it where both go to the same place.
+    logging::flush();
     let mut output = io::stdout().lock();
     match output.write_all(octets).and_then(|()| output.flush()) {
         Ok(()) => DONE,
@@ -153,8 +161,7 @@ fn refuse(what: impl fmt::Display) -> u8 {
 }
 
 fn complain(what: impl fmt::Display) {
-    // Where standard error is closed there is nobody to tell.
-    let _ = writeln!(io::stderr(), "wvs: {what}");
+    logging::complain(format_args!("wvs: {what}"));
 }
 
 /// The runtime for everything but packets, which have a thread of their own.

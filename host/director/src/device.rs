@@ -19,7 +19,7 @@ use tun::AbstractDevice;
 pub use driver::Offload;
 use driver::{Attachment, Features};
 use interface::Interface;
-pub use packet_loop::{DeviceCounters, PacketLoop};
+pub use packet_loop::{DeviceCounters, PacketLoop, PacketPulse};
 
 use crate::sysctl;
 

@@ -13,10 +13,12 @@ pub mod logging;
 pub mod operation;
 pub mod output;
 pub mod replay;
+pub mod rights;
 pub mod route;
 pub mod run;
 pub mod scaffold;
 pub mod seat;
+pub mod service_manager;
 mod stop_signals;
 pub mod sysctl;
 

@@ -1,5 +1,6 @@
 //! The running director: everything put together, and taken apart again in the reverse order.
 
+mod pulse;
 mod watch;
 
 use std::collections::hash_map::RandomState;
@@ -21,6 +22,8 @@ use wvs_core::service::Terms;
 use wvs_core::time::Moment;
 use wvs_plugin::{Host, HostError};
 
+pub use pulse::{Pulse, Stalled};
+
 use crate::clock::Clock;
 use crate::config::{Config, ForwardingConfig, RoutingMode};
 use crate::control::snapshot::{
@@ -30,6 +33,7 @@ use crate::control::snapshot::{
 use crate::control::{Answers, ClaimError, ControlServer, ControlSocket};
 use crate::deployment::{Deployment, Misfit};
 use crate::device::{Device, DeviceCounters, DeviceError, DeviceNeeds, Offload, PacketLoop};
+use crate::logging;
 use crate::operation::reload::ReloadError;
 use crate::operation::servers::ServerAction;
 use crate::operation::{self, Action, ChangeError, Operation};
@@ -279,6 +283,14 @@ impl Running {
         self.packets.failed().await
     }
 
+    /// For whoever wants to know whether the director is alive.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        let tasks = self.timers.iter().map(|timer| timer.0.abort_handle());
+        let tasks = tasks.chain([self.control.task()]).collect();
+        Pulse { packets: self.packets.pulse(), tasks }
+    }
+
     /// Stops: the control socket is removed, routes are taken back, the device vanishes.
     ///
     /// # Errors
@@ -365,6 +377,7 @@ impl Answers for State {
         StatsSnapshot {
             version: VERSION.to_owned(),
             uptime_seconds: self.clock.now().as_millis() / 1_000,
+            log_lines_lost: logging::lost_lines(),
             connections: self.director.as_ref().into(),
             packets: self.director.as_ref().into(),
             fragments: self.director.fragments().into(),

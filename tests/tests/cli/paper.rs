@@ -171,6 +171,7 @@ impl Answers for Paper {
         StatsSnapshot {
             version: "1.2.3".to_owned(),
             uptime_seconds: 60,
+            log_lines_lost: 0,
             connections: ConnectionsSnapshot {
                 now: 19,
                 max: 4_096,

@@ -42,7 +42,13 @@ impl DirectorProcess {
     /// As [`start`](Self::start), by a command that becomes the director.
     #[track_caller]
     pub(crate) fn start_command(host: &Host, command: &mut Command) -> Self {
-        let (mut director, ready) = Self::spawn(host, command);
+        host.run(|| Self::start_here(command))
+    }
+
+    /// The same in the namespaces of the calling thread.
+    #[track_caller]
+    pub(crate) fn start_here(command: &mut Command) -> Self {
+        let (mut director, ready) = Self::spawn(command);
         if ready.recv_timeout(PATIENCE).is_err() {
             let code = director.child.try_wait();
             panic!("the director does not get ready: {code:?}\n{}", director.log());
@@ -56,14 +62,14 @@ impl DirectorProcess {
     }
 
     pub(crate) fn try_command(host: &Host, command: &mut Command) -> Ended {
-        Self::spawn(host, command).0.wait()
+        host.run(|| Self::spawn(command)).0.wait()
     }
 
-    fn spawn(host: &Host, command: &mut Command) -> (Self, mpsc::Receiver<()>) {
+    fn spawn(command: &mut Command) -> (Self, mpsc::Receiver<()>) {
         let output = tempfile::tempfile_in("/run").expect("a file");
         let stdout = output.try_clone().expect("a file");
         command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
-        let mut child = host.run(|| command.spawn()).expect("wvs runs");
+        let mut child = command.spawn().expect("wvs runs");
         let stderr = child.stderr.take().expect("a pipe");
         let log = Arc::new(Mutex::new(String::new()));
         let (tell, ready) = mpsc::channel();
@@ -89,6 +95,10 @@ impl DirectorProcess {
         self.log.lock().unwrap().clone()
     }
 
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().expect("a pid"))
+    }
+
     /// Ends it with SIGTERM, upon which it must end well.
     #[track_caller]
     pub(crate) fn stop(self) -> Ended {
@@ -106,8 +116,7 @@ impl DirectorProcess {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id().try_into().expect("a pid"));
-        kill(pid, signal).expect("it runs");
+        kill(self.pid(), signal).expect("it runs");
     }
 
     /// Waits until it ends by itself.

@@ -30,15 +30,18 @@ mod full_nat;
 mod host;
 mod host_state;
 mod hot_swap;
+mod log;
 mod offload;
 mod path_mtu;
 mod plugins;
 mod programs;
 mod refusals;
 mod restart;
+mod rights;
 mod routing;
 mod schedulers;
 mod server;
+mod service_manager;
 mod stage;
 
 use std::process::{Command, ExitCode, Stdio};
@@ -99,6 +102,9 @@ fn main() -> ExitCode {
         programs::trials(),
         restart::trials(),
         refusals::trials(),
+        rights::trials(),
+        log::trials(),
+        service_manager::trials(),
         demo::trials(),
     ];
     let trials =

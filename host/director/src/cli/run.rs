@@ -1,14 +1,19 @@
 //! `wvs run`: the director in the foreground.
 
-use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use std::future::pending;
 
-use super::{ConfigArg, DONE, fail, print, refuse, runtime};
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{ConfigArg, DONE, FAILED, fail, print, refuse, runtime};
 use crate::config::{Config, Reading};
 use crate::control::snapshot::DeviceSnapshot;
 use crate::deployment::add_misfits;
 use crate::logging::{self, LEVEL_DEFAULT, LEVEL_VARIABLE, LogFormat};
+use crate::output::count;
+use crate::rights;
 use crate::run::{Running, StartError, VERSION};
+use crate::service_manager::ServiceManager;
 use crate::stop_signals::StopSignals;
 
 /// Run the director in the foreground, until SIGTERM or SIGINT.
@@ -19,8 +24,12 @@ use crate::stop_signals::StopSignals;
 
 SIGHUP makes it read the configuration again, as `wvs reload` does.
 
-Needs root, or the capability CAP_NET_ADMIN. On SIGTERM and SIGINT it takes back its routes, rules \
-and settings and ends with status 0; after a crash the next start takes them back.")]
+Needs root, or the capability CAP_NET_ADMIN, and gives up what else it may do before it starts. On \
+SIGTERM and SIGINT it takes back its routes, rules and settings and ends with status 0; after a crash \
+the next start takes them back.
+
+Tells systemd, and whoever speaks its protocol, when it is ready, reloads and stops, and that it is \
+alive. In the journal log lines have priorities.")]
 pub(super) struct RunArgs {
     #[command(flatten)]
     config: ConfigArg,
@@ -36,13 +45,27 @@ pub(super) struct RunArgs {
 }
 
 pub(super) fn run(args: &RunArgs) -> u8 {
+    let file = &args.config.config;
+    let reading = Reading::of_file(file);
+    // Before the log has its thread.
+    let kept = match rights::give_up(file) {
+        Ok(kept) => kept,
+        Err(error) => return fail(format_args!("cannot give up rights: {error}")),
+    };
     if let Err(error) = logging::start(args.log_format, &args.log_level) {
         let level = &args.log_level;
         return refuse(format_args!("{level} is no log level ({error}); use one such as info"));
     }
-    let reading = Reading::of_file(&args.config.config);
+    tracing::debug!(%kept, "gave up all other capabilities");
+    if kept.is_reading_anything() {
+        tracing::warn!(
+            "{}: only CAP_DAC_READ_SEARCH opens this file, so that is kept; where the director's own user \
+             may read it, such as in /etc/wvs, the director needs no such right",
+            file.display()
+        );
+    }
     for problem in reading.problems().iter().filter(|_| reading.is_usable()) {
-        tracing::warn!("{}: {}", args.config.config.display(), problem);
+        tracing::warn!("{}: {}", file.display(), problem);
     }
     if !reading.is_usable() {
         return refuse(reading);
@@ -65,40 +88,75 @@ async fn direct(mut reading: Reading) -> u8 {
         Ok(signals) => signals,
         Err(error) => return fail(format_args!("cannot listen for signals: {error}")),
     };
+    let manager = ServiceManager::of_environment();
     let mut running = match Running::start(reading.config(), reading.file()).await {
         Ok(running) => running,
         Err(StartError::Misfits(misfits)) => {
             add_misfits(&mut reading, &misfits);
+            manager.status("The configuration does not work").await;
             return refuse(reading);
         }
-        Err(error) => return fail(error),
+        Err(error) => {
+            manager.status(&error.to_string()).await;
+            return fail(error);
+        }
     };
     if let Some(commands) = running.routing_commands() {
         print(commands.as_bytes());
     }
     announce(&running, reading.config());
-    let mut code = DONE;
-    loop {
-        tokio::select! {
-            name = stop_signals.recv() => tracing::info!("{name}: stopping"),
-            error = running.failed() => code = fail(error),
-            _ = hang_up.recv() => {
-                // What changed is in the log already.
-                if let Err(error) = running.reload().await {
-                    tracing::warn!("SIGHUP: nothing was changed: {error}");
-                }
-                continue;
-            }
-        }
-        break;
-    }
+    let status = status(reading.config());
+    manager.ready(&status).await;
+    let pulse = running.pulse();
+    let code = tokio::select! {
+        code = obey(&mut running, &manager, &status, &mut stop_signals, &mut hang_up) => code,
+        // Without a watchdog it ends at once, which is no reason to stop.
+        () = async { manager.keep_alive(pulse).await; pending().await } => FAILED,
+    };
+    manager.stopping().await;
     if let Err(error) = running.stop().await {
-        code = fail(error);
+        return fail(error);
     }
     if code == DONE {
         tracing::info!("stopped");
     }
     code
+}
+
+/// Does what signals say, until it is time to stop.
+async fn obey(
+    running: &mut Running,
+    manager: &ServiceManager,
+    status: &str,
+    stop_signals: &mut StopSignals,
+    hang_up: &mut Signal,
+) -> u8 {
+    loop {
+        tokio::select! {
+            name = stop_signals.recv() => {
+                tracing::info!("{name}: stopping");
+                return DONE;
+            }
+            error = running.failed() => return fail(error),
+            _ = hang_up.recv() => {
+                manager.reloading().await;
+                // What changed is in the log already.
+                let reloaded = running.reload().await;
+                if let Err(error) = &reloaded {
+                    tracing::warn!("SIGHUP: nothing was changed: {error}");
+                }
+                let refused = if reloaded.is_err() { "; the last reload was refused" } else { "" };
+                manager.ready(&format!("{status}{refused}")).await;
+            }
+        }
+    }
+}
+
+/// What `systemctl status` shows.
+fn status(config: &Config) -> String {
+    let servers: usize = config.services.iter().map(|service| service.servers.len()).sum();
+    let services = count(config.services.len(), "service", "services");
+    format!("{services}, {}", count(servers, "real server", "real servers"))
 }
 
 fn announce(running: &Running, config: &Config) {

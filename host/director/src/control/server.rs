@@ -16,7 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 use super::change::{CHANGES_MAX, change, preview, reload};
@@ -159,6 +159,11 @@ impl ControlServer {
     pub fn socket(&self) -> &ControlSocket {
         &self.socket
     }
+
+    /// The task that takes clients in.
+    pub(crate) fn task(&self) -> AbortHandle {
+        self.task.abort_handle()
+    }
 }
 
 impl Drop for ControlServer {
@@ -294,6 +299,7 @@ mod tests {
             StatsSnapshot {
                 version: "1".into(),
                 uptime_seconds: 3,
+                log_lines_lost: 0,
                 connections: ConnectionsSnapshot {
                     now: 0,
                     max: 2,

@@ -160,6 +160,8 @@ pub struct StatsSnapshot {
     pub version: String,
     /// Seconds since it started.
     pub uptime_seconds: u64,
+    /// Log lines that were lost, because nobody read them or there was no room for them.
+    pub log_lines_lost: u64,
     /// The connection table.
     pub connections: ConnectionsSnapshot,
     /// What became of packets.

@@ -38,8 +38,8 @@ pub enum ClaimError {
     },
     /// Not allowed.
     #[error(
-        "no right to make the control socket {path}: run as root, or choose an `admin.socket` in a \
-         folder of your own", path = path.display()
+        "no right to make the control socket {path}: its folder must be the director's own user's, so \
+         choose another `admin.socket`, or run as that folder's user", path = path.display()
     )]
     NoRights {
         /// The socket.

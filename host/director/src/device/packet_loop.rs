@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::thread::JoinHandleExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -38,6 +38,15 @@ struct QueueCounters {
     written: Counter,
     read_errors: Counter,
     write_errors: Counter,
+    /// Reads that were interrupted, as by a [`PacketPulse`].
+    wakes: Counter,
+}
+
+impl QueueCounters {
+    /// Grows whenever the thread comes by its read.
+    fn turns(&self) -> u64 {
+        self.read.get() + self.read_errors.get() + self.wakes.get()
+    }
 }
 
 impl DeviceCounters {
@@ -86,9 +95,13 @@ impl DeviceCounters {
 pub struct PacketLoop {
     is_over: Arc<AtomicBool>,
     counters: Arc<DeviceCounters>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Arc<Threads>,
     failures: mpsc::Receiver<DeviceError>,
 }
+
+/// The threads by the numbers of their queues; none once they were ended. Locked only by what looks
+/// after them, never by themselves.
+type Threads = Mutex<Vec<JoinHandle<()>>>;
 
 /// Wakes a thread from its read. Nobody minds it who does not know it: by default it is ignored.
 const WAKE: Signal = Signal::SIGURG;
@@ -119,10 +132,10 @@ impl PacketLoop {
         unsafe { sigaction(WAKE, &action) }
             .map_err(|errno| failed("given a way to stop")(errno.into()))?;
         let (report, failures) = mpsc::channel(queues.len());
-        let mut packets = Self {
+        let packets = Self {
             is_over: Arc::default(),
             counters: Arc::new(DeviceCounters::new(queues.len(), interface)),
-            threads: Vec::with_capacity(queues.len()),
+            threads: Arc::default(),
             failures,
         };
         for (index, queue) in queues.into_iter().enumerate() {
@@ -148,7 +161,7 @@ impl PacketLoop {
                     }
                 })
                 .map_err(failed("given its threads"))?;
-            packets.threads.push(thread);
+            lock(&packets.threads).push(thread);
         }
         Ok(packets)
     }
@@ -169,6 +182,14 @@ impl PacketLoop {
         }
     }
 
+    /// For whoever wants to know whether the threads are alive.
+    #[must_use]
+    pub fn pulse(&self) -> PacketPulse {
+        let turns = self.counters.queues.iter().map(QueueCounters::turns).collect();
+        let (threads, counters) = (Arc::clone(&self.threads), Arc::clone(&self.counters));
+        PacketPulse { threads, counters, turns }
+    }
+
     /// Ends the threads at once and closes the device, which thereby vanishes.
     pub fn stop(mut self) {
         self.end();
@@ -176,15 +197,55 @@ impl PacketLoop {
 
     fn end(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
+        for thread in lock(&self.threads).drain(..) {
             while !thread.is_finished() {
-                // Fails for a thread that ended just now.
-                let _ = pthread_kill(thread.as_pthread_t(), WAKE);
+                interrupt(&thread);
                 thread::sleep(WAKE_INTERVAL);
             }
             let _ = thread.join();
         }
     }
+}
+
+/// Whether the packet threads are alive, at no cost to packets. A thread that waits for a packet in its
+/// read is woken to show that it does; one that is busy shows it by itself.
+#[derive(Debug)]
+pub struct PacketPulse {
+    threads: Arc<Threads>,
+    counters: Arc<DeviceCounters>,
+    /// What each thread had done when all were last alive.
+    turns: Vec<u64>,
+}
+
+impl PacketPulse {
+    /// Whether every thread came by its read since this was true last. The threads that did not are woken,
+    /// so that another look, a moment later, finds them.
+    ///
+    /// # Errors
+    /// The number of the first queue whose thread did not.
+    pub fn feel(&mut self) -> Result<(), usize> {
+        let turns: Vec<_> = self.counters.queues.iter().map(QueueCounters::turns).collect();
+        let is_still = |queue: &usize| turns[*queue] == self.turns[*queue];
+        let still: Vec<_> = (0..turns.len()).filter(is_still).collect();
+        let Some(&first) = still.first() else {
+            self.turns = turns;
+            return Ok(());
+        };
+        let threads = lock(&self.threads);
+        still.iter().filter_map(|queue| threads.get(*queue)).for_each(interrupt);
+        Err(first)
+    }
+}
+
+/// Nothing that is done under the lock leaves it half done.
+fn lock(threads: &Threads) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+    threads.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes a thread's read return, if it is in it.
+fn interrupt(thread: &JoinHandle<()>) {
+    // Fails for a thread that ended just now.
+    let _ = pthread_kill(thread.as_pthread_t(), WAKE);
 }
 
 /// Interrupts a read by being called.
@@ -221,7 +282,7 @@ impl Worker {
                     self.process(&mut frame, read, counters);
                 }
                 Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-                    Some(Errno::EINTR) => {}
+                    Some(Errno::EINTR) => counters.wakes.count(),
                     // Deleted before the read, or under it.
                     Some(Errno::EBADFD | Errno::EFAULT) => {
                         return Err(DeviceError::Gone { name: self.name.clone() });
