@@ -13,7 +13,7 @@ use wvs_core::roster::{Member, Standing};
 use wvs_core::service::{Forwarding, Service, ServiceConfig as CoreServiceConfig, Terms};
 use wvs_core::services::Services;
 use wvs_core::time::Moment;
-use wvs_health::{Kind, ProbeError};
+use wvs_health::{self as health, Kind, ProbeError};
 use wvs_plugin::{Host, HostError, InstanceError, Limits, LoadError, Module, Source};
 
 use crate::config::{
@@ -278,7 +278,9 @@ pub(crate) fn members(
                     config.weight,
                     Arc::clone(terms),
                 );
-                (Arc::new(server), Standing::default())
+                let check = config.health.as_ref().and_then(|health| health.check(config.address));
+                let is_down = check.is_some_and(|check| check.start == health::Standing::Down);
+                (Arc::new(server), Standing { is_down, ..Standing::default() })
             }
         };
         let standing = Standing {
@@ -291,6 +293,7 @@ pub(crate) fn members(
             // What its health check says is not the configuration's to say.
             measured: before.measured,
             is_down: before.is_down,
+            is_failing: before.is_failing,
         };
         Member { server, standing }
     };

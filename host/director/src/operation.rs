@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 use tokio::task::JoinError;
 use wvs_core::director::Director;
 use wvs_core::service::Service;
@@ -46,6 +47,8 @@ pub struct Operation {
     seats: ArcSwap<Vec<Arc<Seat>>>,
     /// Held while something is put to work: one at a time.
     works: Mutex<Works>,
+    /// Tells that the configuration was read again.
+    reloaded: Notify,
 }
 
 /// What leads packets to the director.
@@ -206,6 +209,7 @@ impl Operation {
             config: ArcSwap::from_pointee(config),
             seats: ArcSwap::from_pointee(seats),
             works: Mutex::new(works),
+            reloaded: Notify::new(),
         }
     }
 
@@ -219,6 +223,12 @@ impl Operation {
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
         self.config.load_full()
+    }
+
+    /// Waits until the configuration is put to work again. One task at a time may wait; what happens
+    /// while it does not is told when it does.
+    pub async fn reloaded(&self) {
+        self.reloaded.notified().await;
     }
 
     /// The file of the configuration.

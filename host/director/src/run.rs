@@ -1,8 +1,10 @@
 //! The running director: everything put together, and taken apart again in the reverse order.
 
+mod health;
 mod pulse;
 mod watch;
 
+use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
@@ -20,6 +22,7 @@ use wvs_core::packet::address::Address;
 use wvs_core::real_server::RealServer;
 use wvs_core::service::Terms;
 use wvs_core::time::Moment;
+use wvs_health::{Checkers, ServerKey};
 use wvs_plugin::{Host, HostError};
 
 pub use pulse::{Pulse, Stalled};
@@ -27,8 +30,9 @@ pub use pulse::{Pulse, Stalled};
 use crate::clock::Clock;
 use crate::config::{Config, ForwardingConfig, RoutingMode};
 use crate::control::snapshot::{
-    ChangeSnapshot, ConnectionList, ConnectionSnapshot, DeviceSnapshot, PluginsSnapshot,
-    ReloadSnapshot, ServerStanding, ServiceSnapshot, ServicesSnapshot, StatsSnapshot,
+    ChangeSnapshot, ConnectionList, ConnectionSnapshot, DeviceSnapshot, HealthSnapshot,
+    PluginsSnapshot, ReloadSnapshot, ServerStanding, ServiceSnapshot, ServicesSnapshot,
+    StatsSnapshot,
 };
 use crate::control::{Answers, ClaimError, ControlServer, ControlSocket};
 use crate::deployment::{Deployment, Misfit};
@@ -79,7 +83,7 @@ pub struct Running {
     follower: Follower,
     routing_commands: Option<String>,
     control: ControlServer,
-    timers: [Timer; 4],
+    timers: [Timer; 5],
 }
 
 /// What the director knows about itself, for whoever asks.
@@ -87,6 +91,7 @@ pub struct Running {
 struct State {
     director: Arc<Director>,
     operation: Arc<Operation>,
+    checkers: Arc<Checkers>,
     clock: Clock,
     device_name: String,
     device_mtu: Arc<AtomicU16>,
@@ -164,8 +169,17 @@ impl Running {
         let is_mtu_auto = config.device.mtu.is_none();
         let following =
             route::follow(needs, is_mtu_auto, Arc::clone(&device_mtu), routing.as_ref()).await;
+        let (checkers, news) = health::start(config);
         let started = following.map_err(StartError::Route).and_then(|follower| {
-            let parts = Self::start_parts(&director, operation, clock, device, device_mtu, socket)?;
+            let parts = Self::start_parts(
+                &director,
+                operation,
+                Arc::clone(&checkers),
+                clock,
+                device,
+                device_mtu,
+                socket,
+            )?;
             Ok((follower, parts))
         });
         match started {
@@ -175,6 +189,11 @@ impl Running {
                     Timer(tokio::spawn(attend(Arc::clone(&director), state.clock))),
                     Timer(tokio::spawn(watch::watch(Arc::clone(&state)))),
                     Timer(tokio::spawn(operation::watch::watch(Arc::clone(&state.operation)))),
+                    Timer(tokio::spawn(health::watch(
+                        Arc::clone(&state.operation),
+                        checkers,
+                        news,
+                    ))),
                 ],
                 state,
                 packets,
@@ -197,6 +216,7 @@ impl Running {
     fn start_parts(
         director: &Arc<Director>,
         operation: Arc<Operation>,
+        checkers: Arc<Checkers>,
         clock: Clock,
         device: Device,
         device_mtu: Arc<AtomicU16>,
@@ -208,6 +228,7 @@ impl Running {
         let state = Arc::new(State {
             director: Arc::clone(director),
             operation,
+            checkers,
             clock,
             device_name,
             device_mtu,
@@ -312,10 +333,21 @@ impl Running {
 impl Answers for State {
     fn services(&self) -> ServicesSnapshot {
         let (seats, now) = (self.operation.seats(), self.clock.now());
+        let reports = self.checkers.reports().into_iter();
+        let reports: HashMap<_, _> =
+            reports.map(|report| (report.key.clone(), HealthSnapshot::from(report))).collect();
+        let mut services: Vec<_> =
+            seats.iter().map(|seat| ServiceSnapshot::of(seat, now)).collect();
+        for service in &mut services {
+            for server in &mut service.servers {
+                let key = ServerKey { service: service.name.clone(), server: server.address };
+                server.health = reports.get(&key).cloned();
+            }
+        }
         ServicesSnapshot {
             version: VERSION.to_owned(),
             connections_max: self.director.config().limits.connections,
-            services: seats.iter().map(|seat| ServiceSnapshot::of(seat, now)).collect(),
+            services,
         }
     }
 

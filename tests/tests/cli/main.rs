@@ -157,7 +157,7 @@ fn check_of_a_broken_file_says_everything_and_ends_with_status_2() {
       services[0].time-outs: unknown key; did you mean "timeouts"? (line 9, column 5)
       services[0].servers[0].adress: unknown key; did you mean "address"? (line 11, column 11)
       services[0].servers[0].wieght: unknown key; did you mean "weight"? (line 11, column 30)
-      services[0].servers[1].colour: unknown key; use address, port, weight, upper_threshold, lower_threshold or backup (line 12, column 31)
+      services[0].servers[1].colour: unknown key; use address, port, weight, upper_threshold, lower_threshold, backup or health (line 12, column 31)
     "#);
 }
 
@@ -295,7 +295,11 @@ fn run_without_rights_says_so_and_fails() {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = folder.path().join("wvs");
-    fs::copy(env!("CARGO_BIN_EXE_wvs-under-test"), &program).unwrap();
+    // By somebody else: a program that this process had open to write may still be open in a child
+    // of another test's, and then cannot be run.
+    let copied =
+        Command::new("cp").arg(env!("CARGO_BIN_EXE_wvs-under-test")).arg(&program).status();
+    assert!(copied.unwrap().success());
     let file = write(folder.path(), "wvs.yaml", GOOD);
     let mut command = Command::new(program);
     command.arg("run").arg("-c").arg(file).stdin(Stdio::null());

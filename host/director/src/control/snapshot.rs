@@ -29,7 +29,7 @@ pub use plugin::{
     RollbackSnapshot, SeatSnapshot, TimeSnapshot, TrialSnapshot,
 };
 use server::ServersSnapshot;
-pub use server::{PersistenceSnapshot, ServerSnapshot};
+pub use server::{HealthSnapshot, PersistenceSnapshot, ServerSnapshot};
 
 /// Answer to `GET /v1/services`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

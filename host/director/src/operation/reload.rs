@@ -239,6 +239,7 @@ impl Operation {
             }
         }
         tracing::info!(changed = snapshot.services.len(), "configuration reloaded");
+        self.reloaded.notify_one();
         Ok(snapshot)
     }
 
@@ -720,7 +721,7 @@ mod tests {
         let drain = ServerAction::Drain { deadline: None, then: None };
         operation.change_server("a", "10.0.0.1", ServerAction::Weight(Some(9))).unwrap();
         operation.change_server("a", "10.0.0.2:80", drain).unwrap();
-        operation.note_health("a", "10.0.0.1:80".parse().unwrap(), false, Some(6));
+        operation.note_check("a", "10.0.0.1:80".parse().unwrap(), false, Some(6));
         assert_eq!((weight(0), weight(1)), (9, 0));
         let reload = operation.reload().unwrap();
         let changes: Vec<_> =

@@ -104,19 +104,26 @@ impl Operation {
         }
     }
 
-    /// Takes over what a health check found, of a server that there may not be any more.
-    pub fn note_health(
+    /// Takes over what a health check says of a server, if there still is such a server.
+    pub fn note_check(
         &self,
         service: &str,
         server: SocketAddr,
         is_down: bool,
         measured: Option<u32>,
     ) {
-        let now = self.clock.now();
-        let noted = self.stand(service, server, now, |standing| {
+        self.note(service, server, |standing| {
             (standing.is_down, standing.measured) = (is_down, measured);
         });
-        if noted.is_err() {
+    }
+
+    /// Takes over what the connections of a server say of it, if there still is such a server.
+    pub fn note_failing(&self, service: &str, server: SocketAddr, is_failing: bool) {
+        self.note(service, server, |standing| standing.is_failing = is_failing);
+    }
+
+    fn note(&self, service: &str, server: SocketAddr, change: impl FnOnce(&mut Standing)) {
+        if self.stand(service, server, self.clock.now(), change).is_err() {
             tracing::debug!(service, %server, "health of a server that is gone");
         }
     }
@@ -217,7 +224,7 @@ fn tell_stage(service: &str, stage: Stage) {
 /// Says what keeps a server from getting connections, for people; `None` when nothing does.
 #[must_use]
 pub fn why_out(server: &RealServer, standing: &Standing, stage: Stage) -> Option<&'static str> {
-    if standing.is_down {
+    if standing.is_out_of_order() {
         Some("down")
     } else if standing.drain.is_some() {
         Some("drained")
