@@ -386,7 +386,7 @@ mod tests {
                     server: server.parse().unwrap(),
                     weight: 0,
                     connections: 3,
-                    drain_ms: deadline.map(|deadline| deadline.as_millis() as u64),
+                    drain_ms: deadline.map(|deadline| deadline.as_secs() * 1_000),
                 }),
                 _ => Err(ChangeError::NoServer { service, server }),
             }
