@@ -463,7 +463,7 @@ impl Routing {
                 self.done[before..].iter().chain([&step]).filter_map(setting_name).collect();
             self.undo(before).await;
             if let Some(lock) = lock {
-                lock.give_back(&mut self.ledger, &added)?;
+                lock.put_back(&mut self.ledger, &added)?;
             }
             for setting in of_device {
                 // It was so before.

@@ -485,9 +485,9 @@ mod tests {
                 .chain(surplus.iter().map(|rule| (false, *rule)));
             for (is_added, rule) in changes {
                 if is_added {
-                    kernel.add(rule)
+                    kernel.add(rule);
                 } else {
-                    kernel.remove(rule)
+                    kernel.remove(rule);
                 }
                 for (protocol, server, link) in &sample {
                     let server = SocketAddr::new(server.ip(), server.port().max(1));

@@ -151,26 +151,28 @@ impl LedgerLock {
     /// # Errors
     /// See [`LedgerError`]. What was not put back stays in the ledger.
     pub fn give_back(&self, ledger: &mut Ledger, names: &[String]) -> Result<(), LedgerError> {
-        let (given, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut ledger.record.changes)
-            .into_iter()
-            .partition(|change| names.contains(&change.name));
-        ledger.record.changes = kept;
-        if given.is_empty() {
-            return Ok(());
-        }
-        match self.heir_of(ledger)? {
-            Some(mut heir) => heir.inherit(given)?,
-            None => {
-                for change in given.into_iter().rev() {
-                    if let Err(error) = change.put_back() {
-                        ledger.record.changes.insert(0, change);
-                        return Err(error);
-                    }
-                }
+        let Some(mut heir) = self.heir_of(ledger)? else { return self.put_back(ledger, names) };
+        heir.inherit(ledger.take(names))?;
+        ledger.save()
+    }
+
+    /// Puts the settings `names` of `ledger` back, whoever else there is, and forgets them: for what
+    /// was changed under this very lock, so that nobody can need it yet.
+    ///
+    /// # Errors
+    /// See [`LedgerError`]. What was not put back stays in the ledger.
+    pub fn put_back(&self, ledger: &mut Ledger, names: &[String]) -> Result<(), LedgerError> {
+        let mut changes = ledger.take(names);
+        let mut result = Ok(());
+        while let Some(change) = changes.pop() {
+            result = change.put_back();
+            if result.is_err() {
+                changes.push(change);
+                break;
             }
         }
-        // Until here the file has more than enough.
-        ledger.save()
+        ledger.inherit(changes)?;
+        result
     }
 
     /// Puts back what `ledger` holds, or leaves it to another living director's ledger.
@@ -354,6 +356,15 @@ impl Ledger {
 
     fn is_alive(&self) -> bool {
         if_nametoindex(self.record.device.as_str()).is_ok()
+    }
+
+    /// The changes of the settings `names`, which the record has no longer, while the file does.
+    fn take(&mut self, names: &[String]) -> Vec<Change> {
+        let (taken, kept) = std::mem::take(&mut self.record.changes)
+            .into_iter()
+            .partition(|change| names.contains(&change.name));
+        self.record.changes = kept;
+        taken
     }
 
     /// Takes over `changes`, which were before its own.
