@@ -30,8 +30,7 @@ const BUCKET_RULES: usize = 64;
 /// The same for the rules that a root or a group has for what is below.
 const BRANCHES: usize = 32;
 
-/// Groups have these priorities, and the one behind each for its end. Half of them are for those
-/// that come when others are still to go.
+/// Groups have these priorities, and the one behind each for its end.
 const GROUPS: Places = Places { first: REPLY_PRIORITY + 2, count: 64 };
 
 /// The same for buckets, behind all groups because packets are only sent on forwards.
@@ -44,13 +43,6 @@ const _: () = assert!(BUCKETS.first + 2 * BUCKETS.count <= WHOLE_PRIORITY, "the 
 struct Places {
     first: u32,
     count: u32,
-}
-
-impl Places {
-    /// How many parts there may be at rest.
-    const fn at_rest(self) -> usize {
-        self.count as usize / 2
-    }
 }
 
 /// The first bits of RIP and port, one after the other.
@@ -131,24 +123,22 @@ struct Part {
 }
 
 impl Order {
-    /// The priority of `part`: what it has in `before`, or one that nothing has or had.
-    fn place(&mut self, part: Part, before: &Self) -> u32 {
-        let places = if part.is_group { GROUPS } else { BUCKETS };
-        let of_kind = |order: &Self| -> BTreeSet<u32> {
-            let others = order.places.iter().filter(|(other, _)| {
-                (other.is_ipv6, other.is_group) == (part.is_ipv6, part.is_group)
-            });
-            others.map(|(_, place)| *place).collect()
+    /// The priorities of `parts`, all of one kind and family: what they have in `before`, or else what
+    /// no other of them has. Such a place may still have rules of a part that goes: packets find what
+    /// they are sent to among both.
+    fn place(&mut self, parts: &[Part], before: &Self) -> Vec<u32> {
+        let kept = parts.iter().filter_map(|part| before.places.get(part).copied());
+        let kept: BTreeSet<u32> = kept.collect();
+        let is_group = parts.first().is_some_and(|part| part.is_group);
+        let Places { first, count } = if is_group { GROUPS } else { BUCKETS };
+        let mut free =
+            (0..count).map(|number| first + 2 * number).filter(|place| !kept.contains(place));
+        let mut place = |part: &Part| {
+            let place = before.places.get(part).copied().or_else(|| free.next()).unwrap_or(first);
+            self.places.insert(*part, place);
+            place
         };
-        let place = before.places.get(&part).copied().unwrap_or_else(|| {
-            let (taken, was_taken) = (of_kind(self), of_kind(before));
-            let mut all = (0..places.count).map(|number| places.first + 2 * number);
-            let free = all.find(|place| !taken.contains(place) && !was_taken.contains(place));
-            // There is one: at rest at most half of the places are taken.
-            free.unwrap_or(places.first)
-        });
-        self.places.insert(part, place);
-        place
+        parts.iter().map(|part| place(part)).collect()
     }
 }
 
@@ -179,12 +169,12 @@ impl Tree {
                 ..Self::default()
             };
         }
-        let buckets = divide_into(BUCKETS.at_rest(), BUCKET_RULES, &bits, full);
+        let buckets = divide_into(BUCKETS.count, BUCKET_RULES, &bits, full);
         let bucket_bits: Vec<Bits> = buckets.iter().map(|bucket| bucket.bits).collect();
         let groups = if buckets.len() <= BRANCHES {
             Vec::new()
         } else {
-            divide_into(GROUPS.at_rest(), BRANCHES, &bucket_bits, full)
+            divide_into(GROUPS.count, BRANCHES, &bucket_bits, full)
         };
 
         let mut tree = Self::default();
@@ -203,19 +193,19 @@ impl Tree {
             let (source, source_ports) = bits.selectors(full);
             Rule { source, source_ports, ..branch(priority, goto) }
         };
-        let mut place = |is_group, bits| {
-            let part = Part { is_ipv6, is_group, bits };
-            order.place(part, before)
+        let mut place = |is_group, divisions: &[Division]| {
+            let part = |division: &Division| Part { is_ipv6, is_group, bits: division.bits };
+            let parts: Vec<Part> = divisions.iter().map(part).collect();
+            order.place(&parts, before)
         };
-        let places: Vec<u32> = bucket_bits.iter().map(|bits| place(false, *bits)).collect();
+        let (places, group_places) = (place(false, &buckets), place(true, &groups));
         for (bucket, priority) in buckets.iter().zip(&places) {
             let rules = bucket.members.iter().map(|member| rules[*member].1.clone());
             tree.rules.extend(rules.map(|rule| Rule { priority: *priority, ..rule }));
             tree.branches.push(branch(priority + 1, WHOLE_PRIORITY));
         }
         let mut of_root = vec![branch(REPLY_PRIORITY + 1, WHOLE_PRIORITY)];
-        for group in &groups {
-            let priority = place(true, group.bits);
+        for (group, &priority) in groups.iter().zip(&group_places) {
             tree.branches.push(branch(priority + 1, WHOLE_PRIORITY));
             let to_buckets = group
                 .members
@@ -245,12 +235,12 @@ struct Division {
 
 /// Divides those that have these `bits` by the first ones into at most `count` parts of at most
 /// `limit` members each, or of twice as many, and so on.
-fn divide_into(count: usize, mut limit: usize, bits: &[Bits], full: u8) -> Vec<Division> {
+fn divide_into(count: u32, mut limit: usize, bits: &[Bits], full: u8) -> Vec<Division> {
     let members: Vec<usize> = (0..bits.len()).collect();
     loop {
         let mut parts = Vec::new();
         divide(bits, &members, Bits::default(), limit, full, &mut parts);
-        if parts.len() <= count {
+        if u32::try_from(parts.len()).is_ok_and(|parts| parts <= count) {
             return parts;
         }
         limit = limit.saturating_mul(2);
