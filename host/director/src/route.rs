@@ -26,6 +26,7 @@ mod tree;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::{fmt, fmt::Write as _, io};
 
 use nix::errno::Errno;
@@ -275,7 +276,7 @@ pub struct Routing {
 }
 
 /// The names of the links that lead to addresses.
-type Links = HashMap<IpAddr, String>;
+type Links = HashMap<IpAddr, Arc<str>>;
 
 /// Removes what directors that are no more left behind, then routes `needs` to the director.
 /// The folder [`STATE_FOLDER`] keeps the settings to be put back; it is made if it is missing.
@@ -662,7 +663,7 @@ async fn explore(
     let mut names = HashMap::new();
     let mut servers = distinct(needs.servers.iter().map(|(_, server)| *server));
     servers.retain(|address, _| match known.links.and_then(|links| links.get(address)) {
-        Some(link) => links.insert(*address, link.clone()).is_some(),
+        Some(link) => links.insert(*address, Arc::clone(link)).is_some(),
         None => true,
     });
     let mut ways = netlink.ways_to(servers.keys().copied());
@@ -673,12 +674,13 @@ async fn explore(
             return Err(RouteError::ServerIsLocal { server });
         }
         let link = match names.get(&way.link_index) {
-            Some(link) => String::clone(link),
+            Some(link) => Arc::clone(link),
             None => {
                 let link = netlink.link_at(way.link_index).await;
                 let link = link.map_err(|source| RouteError::NoRoute { server, source })?;
-                names.insert(way.link_index, link.name.clone());
-                link.name
+                let name: Arc<str> = link.name.into();
+                names.insert(way.link_index, Arc::clone(&name));
+                name
             }
         };
         links.insert(address, link);
@@ -694,7 +696,7 @@ fn distinct(servers: impl Iterator<Item = SocketAddr>) -> HashMap<IpAddr, Socket
 /// What the plan depends on, with the `links` that lead to the servers, after the steps `done`.
 fn surroundings(needs: &RouteNeeds, links: &Links, done: &[Step]) -> Surroundings {
     let servers = needs.servers.iter().filter_map(|(protocol, server)| {
-        links.get(&server.ip()).map(|link| (*protocol, *server, link.clone()))
+        links.get(&server.ip()).map(|link| (*protocol, *server, Arc::clone(link)))
     });
     Surroundings::around(needs, servers.collect(), done)
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use wvs_core::service::Protocol;
 
@@ -79,7 +80,7 @@ impl Tables {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Surroundings {
     /// The servers, each with the link that leads to it.
-    pub(super) servers: Vec<(Protocol, SocketAddr, String)>,
+    pub(super) servers: Vec<(Protocol, SocketAddr, Arc<str>)>,
     /// Settings that `net/ipv4/ip_forward` changes along with itself.
     pub(super) along_ipv4_forwarding: Vec<String>,
     /// Settings that `net/ipv6/conf/all/forwarding` changes along with itself.
@@ -95,7 +96,7 @@ impl Surroundings {
     /// Reads the settings of this network namespace, where the steps `done` were taken.
     pub(super) fn around(
         needs: &RouteNeeds,
-        servers: Vec<(Protocol, SocketAddr, String)>,
+        servers: Vec<(Protocol, SocketAddr, Arc<str>)>,
         done: &[Step],
     ) -> Self {
         let mut along_ipv4_forwarding =
@@ -191,7 +192,12 @@ pub(super) fn plan(
                 .map(Step::Route),
             );
         }
-        steps.push(Step::Rule(rule(GUARD_PRIORITY, is_ipv6, &needs.device, guard_table)));
+        steps.push(Step::Rule(rule(
+            GUARD_PRIORITY,
+            is_ipv6,
+            &needs.device.as_str().into(),
+            guard_table,
+        )));
     }
     for &address in &own {
         steps.push(Step::Route(to_own(address, Some(guard_table), &Via::BlackHole)));
@@ -204,7 +210,7 @@ pub(super) fn plan(
         // an address of a pool.
         if needs.has_nat(is_ipv6) {
             steps.push(Step::Rule(error_rule(is_ipv6, error_table)));
-            steps.push(Step::Rule(rule(REFUSAL_PRIORITY, is_ipv6, LOCAL, refusal_table)));
+            steps.push(Step::Rule(rule(REFUSAL_PRIORITY, is_ipv6, &LOCAL.into(), refusal_table)));
         }
     }
     let mut order = Order::default();
@@ -243,7 +249,7 @@ fn error_rule(is_ipv6: bool, table: u32) -> Rule {
     Rule {
         protocol: Some(icmp(is_ipv6)),
         destination_ports: Some(types),
-        ..rule(ERROR_PRIORITY, is_ipv6, LOCAL, table)
+        ..rule(ERROR_PRIORITY, is_ipv6, &LOCAL.into(), table)
     }
 }
 
@@ -251,7 +257,7 @@ fn error_rule(is_ipv6: bool, table: u32) -> Rule {
 /// has servers one for ICMP, since errors about translated packets come from any router behind it and
 /// echo replies have no port; and for each link two that find the fragments, which have no port either.
 fn reply_rules(
-    servers: &[(Protocol, SocketAddr, String)],
+    servers: &[(Protocol, SocketAddr, Arc<str>)],
     is_ipv6: bool,
     table: u32,
     before: &Order,
@@ -260,16 +266,22 @@ fn reply_rules(
     let servers = || servers.iter().filter(|(_, server, _)| server.is_ipv6() == is_ipv6);
     let of_servers = rules_for_servers(servers(), table);
     let Tree { mut rules, branches } = Tree::new(of_servers, is_ipv6, table, before, order);
-    for (_, _, link) in servers() {
+    // Servers share links.
+    let mut seen = HashSet::new();
+    for (_, _, link) in servers().filter(|(_, _, link)| seen.insert(link)) {
         rules.push(Rule {
             protocol: Some(icmp(is_ipv6)),
             ..rule(REPLY_PRIORITY, is_ipv6, link, table)
         });
     }
-    for (protocol, server, link) in servers().filter(|server| has_ports(server.0)) {
+    let mut seen = HashSet::new();
+    let with_ports = servers().filter(|server| has_ports(server.0));
+    for (protocol, _, link) in
+        with_ports.filter(|(protocol, _, link)| seen.insert((protocol.name(), link)))
+    {
         let of_link = |priority| Rule {
-            protocol: Some((protocol.number(server.is_ipv6()), protocol.name())),
-            ..rule(priority, server.is_ipv6(), link, table)
+            protocol: Some((protocol.number(is_ipv6), protocol.name())),
+            ..rule(priority, is_ipv6, link, table)
         };
         rules.push(Rule {
             source_ports: Some(ANY_PORT),
@@ -279,9 +291,6 @@ fn reply_rules(
         rules.push(of_link(FRAGMENT_PRIORITY));
     }
     rules.extend(branches);
-    // Servers share links.
-    let mut seen = HashSet::with_capacity(rules.len());
-    rules.retain(|rule| seen.insert(rule.clone()));
     rules
 }
 
@@ -289,7 +298,7 @@ fn reply_rules(
 /// a single one, and what comes from port 65535 goes the way of fragments, since no rule can ask for
 /// it.
 pub(super) fn rules_for_servers<'a>(
-    servers: impl Iterator<Item = &'a (Protocol, SocketAddr, String)> + Clone,
+    servers: impl Iterator<Item = &'a (Protocol, SocketAddr, Arc<str>)> + Clone,
     table: u32,
 ) -> Vec<(SocketAddr, Rule)> {
     let servers = servers.filter(|(protocol, ..)| has_ports(*protocol));
@@ -329,12 +338,12 @@ fn icmp(is_ipv6: bool) -> (u8, &'static str) {
 }
 
 /// A rule for all that comes in by `input`.
-fn rule(priority: u32, is_ipv6: bool, input: &str, table: u32) -> Rule {
+fn rule(priority: u32, is_ipv6: bool, input: &Arc<str>, table: u32) -> Rule {
     Rule {
         priority,
         is_ipv6,
         source: None,
-        input: Some(input.to_owned()),
+        input: Some(Arc::clone(input)),
         protocol: None,
         source_ports: None,
         destination_ports: None,
@@ -420,9 +429,7 @@ mod tests {
     fn around(servers: &[(Protocol, &str, &str)]) -> Surroundings {
         let servers = servers
             .iter()
-            .map(|(protocol, server, link)| {
-                (*protocol, server.parse().unwrap(), (*link).to_owned())
-            })
+            .map(|(protocol, server, link)| (*protocol, server.parse().unwrap(), (*link).into()))
             .collect();
         Surroundings { servers, ..Surroundings::default() }
     }

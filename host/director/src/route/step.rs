@@ -3,6 +3,7 @@
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::{fmt, io};
 
 use rtnetlink::packet_route::route::{
@@ -133,7 +134,7 @@ pub(super) struct Rule {
     pub(super) is_ipv6: bool,
     pub(super) source: Option<Prefix>,
     /// The link that packets come in by; `None` for any.
-    pub(super) input: Option<String>,
+    pub(super) input: Option<Arc<str>>,
     pub(super) protocol: Option<(u8, &'static str)>,
     pub(super) source_ports: Option<RangeInclusive<u16>>,
     pub(super) destination_ports: Option<RangeInclusive<u16>>,
@@ -324,7 +325,7 @@ impl Rule {
                 RuleAttribute::Source(address) => {
                     rule.source = Some(Prefix { address: *address, length });
                 }
-                RuleAttribute::Iifname(name) => rule.input = Some(name.clone()),
+                RuleAttribute::Iifname(name) => rule.input = Some(name.as_str().into()),
                 RuleAttribute::IpProtocol(protocol) => {
                     let number = i32::from(*protocol);
                     let known = PROTOCOLS.into_iter().find(|(own, _)| i32::from(*own) == number);
@@ -363,7 +364,8 @@ impl Rule {
 
     fn selectors(&self) -> Vec<RuleAttribute> {
         let mut attributes = Vec::new();
-        attributes.extend(self.input.clone().map(RuleAttribute::Iifname));
+        attributes
+            .extend(self.input.as_deref().map(|name| RuleAttribute::Iifname(name.to_owned())));
         attributes.extend(self.source.map(|source| RuleAttribute::Source(source.address)));
         if let Some((number, _)) = self.protocol {
             attributes.push(RuleAttribute::IpProtocol(IpProtocol::from(i32::from(number))));

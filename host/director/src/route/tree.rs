@@ -283,7 +283,7 @@ mod tests {
 
     const TABLE: u32 = 11_900;
 
-    type Server = (Protocol, SocketAddr, String);
+    type Server = (Protocol, SocketAddr, std::sync::Arc<str>);
 
     fn tree(servers: &[Server], before: &Order) -> (Vec<Rule>, Order) {
         let mut order = Order::default();
@@ -363,7 +363,7 @@ mod tests {
     }
 
     fn server(text: &str) -> Server {
-        (Protocol::Tcp, text.parse().unwrap(), "eth1".to_owned())
+        (Protocol::Tcp, text.parse().unwrap(), "eth1".into())
     }
 
     /// So many servers of a few kinds of networks: dense and sparse ones, and hosts with many ports.
@@ -384,7 +384,7 @@ mod tests {
             };
             let protocol = if numbers.below(2) == 0 { Protocol::Tcp } else { Protocol::Udp };
             let server = SocketAddr::new(address, u16::try_from(port).unwrap());
-            servers.insert((protocol.name(), server), (protocol, server, "eth1".to_owned()));
+            servers.insert((protocol.name(), server), (protocol, server, "eth1".into()));
         }
         servers.into_values().collect()
     }
