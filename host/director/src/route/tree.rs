@@ -133,12 +133,12 @@ impl Order {
         let Places { first, count } = if is_group { GROUPS } else { BUCKETS };
         let mut free =
             (0..count).map(|number| first + 2 * number).filter(|place| !kept.contains(place));
-        let mut place = |part: &Part| {
+        let place = |part: &Part| {
             let place = before.places.get(part).copied().or_else(|| free.next()).unwrap_or(first);
             self.places.insert(*part, place);
             place
         };
-        parts.iter().map(|part| place(part)).collect()
+        parts.iter().map(place).collect()
     }
 }
 
