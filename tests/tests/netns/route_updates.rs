@@ -241,6 +241,12 @@ fn every_one_of_many_servers_is_found() {
     });
 }
 
+/// Makes needs such that they cannot work.
+type Spoil = fn(&mut RouteNeeds);
+
+/// Whether the error says why.
+type IsExpected = fn(&RouteError) -> bool;
+
 fn refused_update_changes_nothing() {
     let stage = Stage::new(2);
     let host = &stage.lab.director;
@@ -267,7 +273,7 @@ fn refused_update_changes_nothing() {
             &[(Protocol::Tcp, "10.20.2.2:8080"), (Protocol::Tcp, "[fd00:20:1::2]:8080")],
         );
         let good = bad.clone();
-        let refusals: [(fn(&mut RouteNeeds), fn(&RouteError) -> bool); 7] = [
+        let refusals: [(Spoil, IsExpected); 7] = [
             (
                 |needs| needs.vips.push("10.30.0.7".parse().unwrap()),
                 |error| matches!(error, RouteError::IsRouted { .. }),
