@@ -38,6 +38,7 @@ mod programs;
 mod refusals;
 mod restart;
 mod rights;
+mod route_updates;
 mod routing;
 mod schedulers;
 mod server;
@@ -96,6 +97,7 @@ fn main() -> ExitCode {
         hot_swap::trials(),
         offload::trials(),
         routing::trials(),
+        route_updates::trials(),
         full_nat::trials(),
         host::trials(),
         path_mtu::trials(),

@@ -39,14 +39,28 @@ pub(super) struct Link {
     pub(super) mtu: Option<u32>,
 }
 
+/// Something that the kernel is to change.
+#[derive(Clone, Debug)]
+pub(super) enum Order {
+    AddRoute(RouteMessage),
+    RemoveRoute(RouteMessage),
+    /// One that is there already is there twice then.
+    AddRule(RuleMessage),
+    RemoveRule(RuleMessage),
+}
+
+/// Orders and questions that the kernel has at a time. Its answers, of up to some kilooctets with all
+/// that goes with them, have to fit the socket's buffer of 200: those that do not are lost.
+const AT_ONCE: usize = 32;
+
 /// The kernel's answer to how it would send to an address.
 #[derive(Clone, Debug)]
 pub(super) struct Way {
     pub(super) is_local: bool,
     pub(super) is_unicast: bool,
     pub(super) link_index: u32,
-    /// The route's own, where it has one.
-    mtu: Option<u32>,
+    /// The route's own in octets, where it has one.
+    pub(super) mtu: Option<u32>,
 }
 
 impl Drop for Netlink {
@@ -118,11 +132,19 @@ impl Netlink {
         Ok(way)
     }
 
-    /// The MTU of `way` in octets: its own or that of its link, whichever is smaller.
-    pub(super) async fn mtu(&self, way: &Way) -> Result<Option<u32>, RouteError> {
+    /// How the kernel would send to each of `addresses`, in their order.
+    pub(super) fn ways_to(
+        &self,
+        addresses: impl IntoIterator<Item = IpAddr>,
+    ) -> impl Stream<Item = (IpAddr, io::Result<Way>)> {
+        let ways = addresses.into_iter().map(async |address| (address, self.way_to(address).await));
+        futures_util::stream::iter(ways).buffered(AT_ONCE)
+    }
+
+    /// The MTU in octets of the link that `way` leads by.
+    pub(super) async fn link_mtu(&self, way: &Way) -> Result<Option<u32>, RouteError> {
         let link = self.link_at(way.link_index).await;
-        let link = link.map_err(|source| RouteError::Netlink { source })?;
-        Ok([way.mtu, link.mtu].into_iter().flatten().min())
+        link.map(|link| link.mtu).map_err(|source| RouteError::Netlink { source })
     }
 
     pub(super) async fn set_mtu(&self, link_index: u32, mtu: u16) -> io::Result<()> {
@@ -169,35 +191,54 @@ impl Netlink {
         Ok(routes)
     }
 
-    pub(super) async fn add(&self, route: RouteMessage) -> io::Result<()> {
-        self.order(RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_EXCL).await
-    }
-
-    pub(super) async fn remove(&self, route: RouteMessage) -> io::Result<()> {
-        self.order(RouteNetlinkMessage::DelRoute(route), 0).await
-    }
-
-    pub(super) async fn add_rule(&self, rule: RuleMessage) -> io::Result<()> {
-        self.order(RouteNetlinkMessage::NewRule(rule), NLM_F_CREATE | NLM_F_EXCL).await
-    }
-
-    pub(super) async fn remove_rule(&self, rule: RuleMessage) -> io::Result<()> {
-        self.order(RouteNetlinkMessage::DelRule(rule), 0).await
-    }
-
-    async fn order(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
-        let mut request = NetlinkMessage::from(message);
-        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-        let mut answers = self.handle.clone().request(request).map_err(io_error)?;
-        while let Some(answer) = answers.next().await {
-            if let NetlinkPayload::Error(error) = answer.payload
-                && error.code.is_some()
-            {
-                return Err(error.to_io());
+    /// Gives `orders`, in this order, many before the first answer comes: what costs time is to wait
+    /// for it. One answer for each.
+    pub(super) async fn give(&self, orders: Vec<Order>) -> Vec<io::Result<()>> {
+        let mut results = Vec::with_capacity(orders.len());
+        let mut orders = orders.into_iter().peekable();
+        while orders.peek().is_some() {
+            let answers: Vec<_> = orders.by_ref().take(AT_ONCE).map(|o| self.ask(o)).collect();
+            for answer in answers {
+                results.push(match answer {
+                    Ok(answers) => acknowledged(answers).await,
+                    Err(error) => Err(error),
+                });
             }
         }
-        Ok(())
+        results
     }
+
+    fn ask(
+        &self,
+        order: Order,
+    ) -> io::Result<impl Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + use<>> {
+        let (message, flags) = match order {
+            Order::AddRoute(route) => {
+                (RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_EXCL)
+            }
+            Order::RemoveRoute(route) => (RouteNetlinkMessage::DelRoute(route), 0),
+            // To be told of one that is there already would make the kernel compare all of them.
+            Order::AddRule(rule) => (RouteNetlinkMessage::NewRule(rule), NLM_F_CREATE),
+            Order::RemoveRule(rule) => (RouteNetlinkMessage::DelRule(rule), 0),
+        };
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        self.handle.clone().request(request).map_err(io_error)
+    }
+}
+
+/// The kernel's answer to one order.
+async fn acknowledged(
+    mut answers: impl Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + Unpin,
+) -> io::Result<()> {
+    while let Some(answer) = answers.next().await {
+        if let NetlinkPayload::Error(error) = answer.payload
+            && error.code.is_some()
+        {
+            return Err(error.to_io());
+        }
+    }
+    Ok(())
 }
 
 impl From<LinkMessage> for Link {
