@@ -69,6 +69,8 @@ struct Works {
     retired: Vec<Arc<Service>>,
     /// Virtual addresses that are no longer in the configuration and that connections still have.
     old_vips: Vec<IpAddr>,
+    /// Packets find, or are led to, what nothing needs any more.
+    is_untidy: bool,
 }
 
 /// The generations that the configuration put at a seat. Others are there by somebody's wish, or
@@ -199,7 +201,8 @@ impl Operation {
     pub fn new(parts: Parts) -> Self {
         let Parts { host, director, clock, ways, seats, numbers, config, file } = parts;
         let filed = seats.iter().map(|seat| (name(seat), Filed::of(seat))).collect();
-        let works = Works { numbers, filed, retired: Vec::new(), old_vips: Vec::new() };
+        let works =
+            Works { numbers, filed, retired: Vec::new(), old_vips: Vec::new(), is_untidy: false };
         Self {
             host,
             director,

@@ -3,6 +3,7 @@
 mod health;
 mod pulse;
 mod watch;
+mod ways;
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -26,6 +27,7 @@ use wvs_health::{Checkers, ServerKey};
 use wvs_plugin::{Host, HostError};
 
 pub use pulse::{Pulse, Stalled};
+use ways::Roads;
 
 use crate::clock::Clock;
 use crate::config::{Config, ForwardingConfig, RoutingMode};
@@ -41,7 +43,7 @@ use crate::logging;
 use crate::operation::reload::ReloadError;
 use crate::operation::servers::ServerAction;
 use crate::operation::{self, Action, ChangeError, Operation};
-use crate::route::{self, Follower, RouteError, RouteNeeds, Routing};
+use crate::route::{self, RouteError, RouteNeeds};
 use crate::seat::Seat;
 
 /// The version in listings and answers.
@@ -79,11 +81,10 @@ pub enum StartError {
 pub struct Running {
     state: Arc<State>,
     packets: PacketLoop,
-    routing: Option<Routing>,
-    follower: Follower,
+    roads: Roads,
     routing_commands: Option<String>,
     control: ControlServer,
-    timers: [Timer; 5],
+    timers: [Timer; 6],
 }
 
 /// What the director knows about itself, for whoever asks.
@@ -98,15 +99,6 @@ struct State {
     device_queues: usize,
     device_offload: Offload,
     device_counters: Arc<DeviceCounters>,
-}
-
-/// Leads nothing anywhere.
-struct Unmoved;
-
-impl operation::Ways for Unmoved {
-    fn lead(&self, _: RouteNeeds) -> Result<(), RouteError> {
-        Ok(())
-    }
 }
 
 /// A task that ends with its owner.
@@ -135,17 +127,6 @@ impl Running {
         };
         let Deployment { services, seats, numbers } = deployment.map_err(StartError::Misfits)?;
         let director = Arc::new(Director::new(director_config(config, random_seed()), services));
-        let parts = operation::Parts {
-            host,
-            director: Arc::clone(&director),
-            clock,
-            ways: Box::new(Unmoved),
-            seats,
-            numbers,
-            config: config.clone(),
-            file: file.to_owned(),
-        };
-        let operation = Arc::new(Operation::new(parts));
 
         let needs = route_needs(config);
         let mtu = match config.device.mtu {
@@ -167,68 +148,40 @@ impl Running {
         };
         let device_mtu = Arc::new(AtomicU16::new(mtu));
         let is_mtu_auto = config.device.mtu.is_none();
-        let following =
-            route::follow(needs, is_mtu_auto, Arc::clone(&device_mtu), routing.as_ref()).await;
-        let (checkers, news) = health::start(config);
-        let started = following.map_err(StartError::Route).and_then(|follower| {
-            let parts = Self::start_parts(
-                &director,
-                operation,
-                Arc::clone(&checkers),
-                clock,
-                device,
-                device_mtu,
-                socket,
-            )?;
-            Ok((follower, parts))
-        });
-        match started {
-            Ok((follower, (state, packets, control))) => Ok(Self {
-                timers: [
-                    Timer(tokio::spawn(sweep(Arc::clone(&director), state.clock))),
-                    Timer(tokio::spawn(attend(Arc::clone(&director), state.clock))),
-                    Timer(tokio::spawn(watch::watch(Arc::clone(&state)))),
-                    Timer(tokio::spawn(operation::watch::watch(Arc::clone(&state.operation)))),
-                    Timer(tokio::spawn(health::watch(
-                        Arc::clone(&state.operation),
-                        checkers,
-                        news,
-                    ))),
-                ],
-                state,
-                packets,
-                routing,
-                follower,
-                routing_commands,
-                control,
-            }),
+        let mtu = Arc::clone(&device_mtu);
+        let following = route::follow(needs.clone(), is_mtu_auto, mtu, routing.as_ref()).await;
+        let (device_name, device_queues) = (device.name().to_owned(), device.queues());
+        let device_offload = device.offload();
+        let started = following
+            .map_err(StartError::Route)
+            .and_then(|follower| Ok((follower, PacketLoop::start(device, &director, clock)?)));
+        let (follower, packets) = match started {
+            Ok(started) => started,
             Err(error) => {
                 if let Some(routing) = routing {
                     // The reason for stopping matters more than what is left of the routes, which
                     // the next start takes back.
                     let _ = routing.take_back().await;
                 }
-                Err(error)
+                return Err(error);
             }
-        }
-    }
-
-    fn start_parts(
-        director: &Arc<Director>,
-        operation: Arc<Operation>,
-        checkers: Arc<Checkers>,
-        clock: Clock,
-        device: Device,
-        device_mtu: Arc<AtomicU16>,
-        socket: ControlSocket,
-    ) -> Result<(Arc<State>, PacketLoop, ControlServer), StartError> {
-        let device_name = device.name().to_owned();
-        let (device_queues, device_offload) = (device.queues(), device.offload());
-        let packets = PacketLoop::start(device, director, clock)?;
+        };
+        let roads = Roads::new(needs, routing, follower, Arc::clone(packets.steering()));
+        let operation = Arc::new(Operation::new(operation::Parts {
+            host,
+            director: Arc::clone(&director),
+            clock,
+            ways: Box::new(roads.clone()),
+            seats,
+            numbers,
+            config: config.clone(),
+            file: file.to_owned(),
+        }));
+        let (checkers, news) = health::start(config);
         let state = Arc::new(State {
-            director: Arc::clone(director),
-            operation,
-            checkers,
+            director: Arc::clone(&director),
+            operation: Arc::clone(&operation),
+            checkers: Arc::clone(&checkers),
             clock,
             device_name,
             device_mtu,
@@ -237,8 +190,28 @@ impl Running {
             device_counters: Arc::clone(packets.counters()),
         });
         let answers: Arc<dyn Answers> = Arc::clone(&state) as _;
-        let control = ControlServer::start(socket, answers).map_err(StartError::Serve)?;
-        Ok((state, packets, control))
+        let control = match ControlServer::start(socket, answers) {
+            Ok(control) => control,
+            Err(error) => {
+                let _ = roads.take_back().await;
+                return Err(StartError::Serve(error));
+            }
+        };
+        Ok(Self {
+            timers: [
+                Timer(tokio::spawn(sweep(Arc::clone(&director), clock))),
+                Timer(tokio::spawn(attend(director, clock))),
+                Timer(tokio::spawn(watch::watch(Arc::clone(&state)))),
+                Timer(tokio::spawn(operation::watch::watch(Arc::clone(&operation)))),
+                Timer(tokio::spawn(tidy(Arc::clone(&operation)))),
+                Timer(tokio::spawn(health::watch(operation, checkers, news))),
+            ],
+            state,
+            packets,
+            roads,
+            routing_commands,
+            control,
+        })
     }
 
     /// The director.
@@ -317,14 +290,10 @@ impl Running {
     /// # Errors
     /// Some route, rule or setting could not be taken back. Everything else was.
     pub async fn stop(self) -> Result<(), RouteError> {
-        let Self { packets, routing, follower, control, timers, .. } = self;
+        let Self { packets, roads, control, timers, .. } = self;
         drop(control);
         drop(timers);
-        follower.stop().await;
-        let taken_back = match routing {
-            Some(routing) => routing.take_back().await,
-            None => Ok(()),
-        };
+        let taken_back = roads.take_back().await;
         packets.stop();
         taken_back
     }
@@ -458,6 +427,29 @@ async fn attend(director: Arc<Director>, clock: Clock) {
         // Not at once, whatever a scheduler wishes for.
         let pause = Duration::from_micros(due.micros_since(clock.now()));
         sleep(pause.max(Duration::from_millis(1))).await;
+    }
+}
+
+/// Between two looks for what nothing needs any more.
+const TIDY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Forgets what connections were the last to need.
+async fn tidy(operation: Arc<Operation>) {
+    let mut ticks = interval(TIDY_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let operation = Arc::clone(&operation);
+        match spawn_blocking(move || operation.tidy()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!("what nothing needs any more cannot be taken back: {error}")
+            }
+            Err(error) => {
+                tracing::error!(%error, "tidying up ends: this is a bug in wvs");
+                return;
+            }
+        }
     }
 }
 

@@ -32,6 +32,7 @@ mod host_state;
 mod hot_swap;
 mod log;
 mod offload;
+mod operation;
 mod path_mtu;
 mod plugins;
 mod programs;
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
         schedulers::trials(),
         plugins::trials(),
         hot_swap::trials(),
+        operation::trials(),
         offload::trials(),
         routing::trials(),
         route_updates::trials(),

@@ -227,9 +227,9 @@ impl Operation {
         note_old_vips(&mut works.old_vips, &running, &config);
         self.seats.store(Arc::new(seats));
         self.config.store(Arc::new(config));
-        self.publish(works);
-        if let Err(error) = self.tidy_up(works, true) {
-            tracing::warn!("what is no longer needed could not be taken back: {error}");
+        works.is_untidy = true;
+        if let Err(error) = self.tidy_up(works) {
+            tracing::warn!("what nothing needs any more cannot be taken back yet: {error}");
         }
 
         let snapshot = ReloadSnapshot::of(told.into_iter().chain(told_of_gone));

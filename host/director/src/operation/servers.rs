@@ -160,32 +160,32 @@ impl Operation {
     /// # Errors
     /// What led packets there could not be taken back; it is tried again next time.
     pub fn tidy(&self) -> Result<(), RouteError> {
-        let works = &mut *self.works();
-        self.tidy_up(works, false)
+        self.tidy_up(&mut self.works())
     }
 
-    pub(super) fn tidy_up(&self, works: &mut Works, is_changed: bool) -> Result<(), RouteError> {
-        let mut is_changed = is_changed;
+    pub(super) fn tidy_up(&self, works: &mut Works) -> Result<(), RouteError> {
+        let Works { retired, old_vips, is_untidy, .. } = works;
         for seat in &*self.seats() {
-            is_changed |= seat.service().dismiss_empty();
+            *is_untidy |= seat.service().dismiss_empty();
         }
-        works.retired.retain(|service| {
-            is_changed |= service.dismiss_empty();
+        retired.retain(|service| {
+            *is_untidy |= service.dismiss_empty();
             let is_empty = service.look_at_roster(|roster| roster.leaving().next().is_none());
-            is_changed |= is_empty;
+            *is_untidy |= is_empty;
             !is_empty
         });
         let tables = self.director.tables();
-        works.old_vips.retain(|vip| {
+        old_vips.retain(|vip| {
             let is_used =
                 !tables.v4().list(1, |held| held.original().destination == *vip).is_empty()
                     || !tables.v6().list(1, |held| held.original().destination == *vip).is_empty();
-            is_changed |= !is_used;
+            *is_untidy |= !is_used;
             is_used
         });
-        if is_changed {
+        if works.is_untidy {
             self.publish(works);
             self.ways.lead(self.needs(works, &self.config()))?;
+            works.is_untidy = false;
         }
         Ok(())
     }
