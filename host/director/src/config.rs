@@ -33,7 +33,8 @@ pub mod units;
 
 pub use health::{HealthConfig, PassiveConfig};
 pub use problem::{Place, Problem, Severity};
-pub(crate) use schema::is_name;
+pub(crate) use schema::{SERVICES_MAX, is_name, why_not_a_host};
+pub(crate) use servers::SERVERS_MAX;
 
 pub(crate) use plugins::MODULE_OCTETS_MAX;
 
