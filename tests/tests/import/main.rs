@@ -1,12 +1,14 @@
 //! Rules of other programs as configurations: what becomes of them, and that it can be used.
 
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use proptest::prelude::*;
 use wvs::config::Reading;
 use wvs::import::{INPUT_OCTETS_MAX, Import, ImportError, Source, import};
+use wvs_tests::program::{self, show};
 
 const SOURCES: [(&str, Source); 2] =
     [("ipvsadm", Source::Ipvsadm), ("keepalived", Source::Keepalived)];
@@ -115,6 +117,71 @@ fn rules_that_are_too_many_are_refused() {
         .collect();
     let error = import(Source::Ipvsadm, "x", &(services(15) + &servers)).unwrap_err();
     assert!(error.to_string().contains("more than 250000 values"), "{error}");
+}
+
+fn wvs(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = program::command(env!("CARGO_BIN_EXE_wvs-under-test"));
+    command.current_dir(folder).args(arguments);
+    command
+}
+
+#[test]
+fn help_shows_examples() {
+    insta::assert_snapshot!(show(
+        &mut wvs(Path::new("/"), &["import", "--help"]),
+        Path::new("/nowhere")
+    ));
+}
+
+#[test]
+fn command_writes_to_standard_output_or_a_new_file_and_says_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let rules =
+        "-A -t 203.0.113.10:80 -s rr --pe sip\n-a -t 203.0.113.10:80 -r 10.0.0.11:80 -m -w 1\n";
+    fs::write(folder.join("rules"), rules).unwrap();
+    let mut from_standard_input = wvs(folder, &["import", "ipvsadm"]);
+    from_standard_input.stdin(File::open(folder.join("rules")).unwrap());
+    insta::assert_snapshot!(show(&mut from_standard_input, folder), @"");
+    let into_file = ["import", "ipvsadm", "rules", "-o", "wvs.yaml"];
+    insta::assert_snapshot!(show(&mut wvs(folder, &into_file), folder), @"");
+    insta::assert_snapshot!(show(&mut wvs(folder, &["check", "-c", "wvs.yaml"]), folder), @"");
+    // What somebody may have edited since is not written over.
+    insta::assert_snapshot!(show(&mut wvs(folder, &into_file), folder), @"");
+}
+
+#[test]
+fn command_refuses_what_is_not_there_or_no_rules() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    insta::assert_snapshot!(show(&mut wvs(folder, &["import", "keepalived", "none"]), folder), @"");
+    fs::write(folder.join("vrrp"), "vrrp_instance a {\n}\n").unwrap();
+    insta::assert_snapshot!(show(&mut wvs(folder, &["import", "keepalived", "vrrp"]), folder), @"");
+    fs::write(folder.join("octets"), [0xff]).unwrap();
+    insta::assert_snapshot!(show(&mut wvs(folder, &["import", "keepalived", "octets"]), folder), @"");
+}
+
+#[test]
+fn documentation_shows_what_the_command_does() {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/OPERATIONS.md");
+    let guide = fs::read_to_string(guide).unwrap();
+    let (_, chapter) = guide.split_once("## Coming from ipvsadm or keepalived\n").unwrap();
+    let (_, console) = chapter.split_once("```console\n").unwrap();
+    let (console, rest) = console.split_once("```").unwrap();
+    let (_, rules) = console.split_once("$ cat rules.txt\n").unwrap();
+    let (rules, said) = rules.split_once("$ wvs import ipvsadm rules.txt -o wvs.yaml\n").unwrap();
+    let (_, yaml) = rest.split_once("```yaml\n").unwrap();
+    let (yaml, _) = yaml.split_once("```").unwrap();
+
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    fs::write(folder.join("rules.txt"), rules).unwrap();
+    let output =
+        wvs(folder, &["import", "ipvsadm", "rules.txt", "-o", "wvs.yaml"]).output().unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), said);
+    let written = fs::read_to_string(folder.join("wvs.yaml")).unwrap();
+    let (_, services) = written.split_once("\n\n").unwrap();
+    assert_eq!(services, yaml);
 }
 
 /// What rules consist of, good and bad.

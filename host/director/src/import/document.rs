@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use wvs_core::service::Protocol;
 
-use super::rules::{Check, Entry, Health, HttpCheck, Persistence, Rules, Server, Service};
+use super::rules::{Check, Entry, Health, HttpCheck, Persistence, Rules, Server, Service, Start};
 use super::yaml::{Value, comment, element, entry};
 use super::{Note, Source, printable};
 use crate::config::units::format_duration;
@@ -216,10 +216,23 @@ fn server_entries(
     }
     match &server.health {
         health if health.as_ref() == common => {}
-        Some(health) => entries.push(("health", health_value(health))),
         None => entries.push(("health", Value::plain("none"))),
+        Some(health) => {
+            let health = common.map_or(health.clone(), |common| instead(common, health, server));
+            entries.push(("health", health_value(&health)));
+        }
     }
     entries
+}
+
+/// A server's own check, where it would otherwise take something from the service's.
+fn instead(common: &Health, own: &Health, server: &Server) -> Health {
+    Health {
+        address: own.address.or(common.address.and(Some(server.address))),
+        port: own.port.or(common.port.and(Some(server.port))).filter(|port| *port != 0),
+        start: own.start.or(common.start.and(Some(Start::Up))),
+        ..own.clone()
+    }
 }
 
 fn health_value(health: &Health) -> Value {
@@ -232,8 +245,12 @@ fn health_value(health: &Health) -> Value {
         ("rise", Value::plain(RISE)),
         ("fall", Value::plain(health.fall)),
     ]);
-    if health.starts_down {
-        entries.push(("start", Value::plain("down")));
+    if let Some(start) = health.start {
+        let word = match start {
+            Start::Up => "up",
+            Start::Down => "down",
+        };
+        entries.push(("start", Value::plain(word)));
     }
     Value::Mapping(entries)
 }

@@ -143,7 +143,7 @@ impl Reader {
             return self.leave_out(Note::new(line, &key, "added above already; line left out"));
         }
         self.services.insert(key.clone(), (self.rules.entries().len(), 0));
-        let address = if self.rules.is_full() { Err(Rules::FULL) } else { target.address() };
+        let address = self.rules.fullness().map_or_else(|| target.address(), Err);
         self.rules.push(match address {
             Ok((protocol, address)) => {
                 let service = options.service(protocol, address);

@@ -139,8 +139,8 @@ impl Reader {
             .collect();
         self.rules.push(Entry { notes, kept: Some(service) });
         for copy in copies {
-            if self.rules.is_full() {
-                return self.leave_out_all(vec![block.note(Rules::FULL)]);
+            if let Some(what) = self.rules.fullness() {
+                return self.leave_out_all(vec![block.note(what)]);
             }
             self.rules.push(Entry { notes: Vec::new(), kept: Some(copy) });
         }
@@ -148,8 +148,8 @@ impl Reader {
 
     /// What clients connect to, in parts that are one service each.
     fn parts(&self, block: &Statement) -> Result<Vec<Part>, &'static str> {
-        if self.rules.is_full() {
-            return Err(Rules::FULL);
+        if let Some(what) = self.rules.fullness() {
+            return Err(what);
         }
         match block.values().collect::<Vec<_>>()[..] {
             ["group", name] => {
@@ -316,11 +316,6 @@ impl VirtualServer<'_> {
             }
             None => {}
         }
-        let quorum = service.quorum.unwrap_or(1);
-        service.quorum = service.quorum.filter(|quorum| *quorum > 1);
-        service.hysteresis =
-            service.hysteresis.map(|hysteresis| hysteresis.min(quorum.saturating_sub(1)));
-        service.hysteresis = service.hysteresis.filter(|hysteresis| *hysteresis > 0);
     }
 
     fn sorry_server(&mut self, statement: &Statement) {

@@ -17,6 +17,9 @@ pub(super) const PERSISTENCE: Duration = Duration::from_secs(360);
 /// The longest time, in seconds: 31 days.
 const SECONDS_MAX: u64 = 2_678_400;
 
+/// The highest threshold of connections.
+const THRESHOLD_MAX: u32 = 16_777_216;
+
 /// The schedulers of LVS, all of which WVS has.
 const SCHEDULERS: [&str; 14] =
     ["rr", "wrr", "lc", "wlc", "sed", "nq", "fo", "ovf", "twos", "dh", "sh", "mh", "lblc", "lblcr"];
@@ -78,6 +81,9 @@ pub(super) fn set_thresholds(
     }
     if lower > upper {
         return Err("the lower threshold is above the upper one; both left out");
+    }
+    if upper > THRESHOLD_MAX {
+        return Err("thresholds end at 16777216; both left out");
     }
     server.upper = (upper > 0).then_some(upper);
     server.lower = (lower > 0).then_some(lower);

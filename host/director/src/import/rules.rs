@@ -13,12 +13,17 @@ use super::lvs::Timeouts;
 use crate::config::{SERVERS_MAX, SERVICES_MAX, is_name, why_not_a_host};
 use crate::output::count;
 
+/// Ports of addresses of all services together, from which on there are no further services.
+const ADDRESSES_MAX: usize = 1_000_000;
+
 /// Everything that was read.
 #[derive(Debug, Default)]
 pub(super) struct Rules {
     entries: Vec<Entry<Service>>,
     /// How many entries came with a service.
     services: usize,
+    /// How many ports of addresses these have.
+    addresses: usize,
 }
 
 /// Something in the input, whatever became of it.
@@ -108,8 +113,24 @@ pub(super) struct Health {
     pub(super) timeout: Duration,
     /// How many checks in a row must fail for the server to be down.
     pub(super) fall: u32,
-    /// Whether it is down until a check succeeds.
-    pub(super) starts_down: bool,
+    /// What the server is until the first check, if anything is said of it.
+    pub(super) start: Option<Start>,
+}
+
+/// What a server is until it was checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// It gets connections, which is the default.
+    Up,
+    /// It gets none.
+    Down,
+}
+
+impl Health {
+    /// Whether only the server itself could have the port that is checked.
+    fn needs_port(&self) -> bool {
+        self.port.is_none() && !matches!(self.check, Check::Command { .. })
+    }
 }
 
 /// What is done to check a server.
@@ -231,17 +252,23 @@ impl Server {
 }
 
 impl Rules {
-    /// Why there is no further service when there [are so many](Self::is_full).
-    pub(super) const FULL: &str = "a configuration has at most 4096 services";
-
-    /// Whether no further service fits in.
-    pub(super) fn is_full(&self) -> bool {
-        self.services >= SERVICES_MAX
+    /// Why no further service fits in, if that is so.
+    pub(super) fn fullness(&self) -> Option<&'static str> {
+        if self.services >= SERVICES_MAX {
+            Some("a configuration has at most 4096 services")
+        } else if self.addresses >= ADDRESSES_MAX {
+            Some("too many addresses and ports together")
+        } else {
+            None
+        }
     }
 
     /// Adds what comes next in the input.
     pub(super) fn push(&mut self, entry: Entry<Service>) {
-        self.services += usize::from(entry.kept.is_some());
+        if let Some(service) = &entry.kept {
+            self.services += 1;
+            self.addresses += service.addresses().count();
+        }
         self.entries.push(entry);
     }
 
@@ -291,14 +318,55 @@ impl Rules {
             if let Some(service) = &mut entry.kept {
                 settle_servers(service, &vips);
                 settle_sorry_server(service, &vips, &mut entry.notes);
+                settle_quorum(service);
                 entry.notes.extend(notes_of_forwarding(service));
-                for server in &mut service.servers {
-                    server.notes.sort_by_key(|note| note.line);
-                }
             }
-            entry.notes.sort_by_key(|note| note.line);
         }
+        self.settle_one_packet();
         self.name_services();
+        self.sort_notes();
+    }
+
+    /// Puts what is to be said about each thing into the order of the input.
+    fn sort_notes(&mut self) {
+        for Entry { notes, kept } in &mut self.entries {
+            notes.sort_by_key(|note| note.line);
+            for server in kept.iter_mut().flat_map(|service| &mut service.servers) {
+                server.notes.sort_by_key(|note| note.line);
+            }
+        }
+    }
+
+    /// Lets datagrams open connections where it could not be told otherwise whose their answers are.
+    fn settle_one_packet(&mut self) {
+        let mut lines: HashMap<SocketAddr, u32> = HashMap::new();
+        for Entry { notes, kept } in &mut self.entries {
+            let Some(service) = kept.as_mut().filter(|service| service.one_packet) else {
+                continue;
+            };
+            let single = service.single_port().filter(|port| *port != 0);
+            let has_own_ports = service.servers().any(|server| server.port != 0);
+            let shared = service.servers().find_map(|server| {
+                let any = SocketAddr::new(server.address, 0);
+                lines.get(&SocketAddr::new(server.address, server.port)).or(lines.get(&any))
+            });
+            let what = if service.vips.len() > 1 || (has_own_ports && single.is_none()) {
+                "has several addresses or ports, so that each datagram opens a connection"
+                    .to_owned()
+            } else if let Some(other) = shared {
+                format!(
+                    "shares a real server with line {other}, so that each datagram opens a connection"
+                )
+            } else {
+                for server in service.servers.iter().filter_map(|entry| entry.kept.as_ref()) {
+                    lines.insert(SocketAddr::new(server.address, server.port), service.line);
+                    lines.insert(SocketAddr::new(server.address, 0), service.line);
+                }
+                continue;
+            };
+            service.one_packet = false;
+            notes.push(Note::new(service.line, "one packet a connection", &what));
+        }
     }
 
     fn settle_services(&mut self) {
@@ -347,13 +415,19 @@ impl Rules {
     }
 }
 
-/// Leaves out servers that cannot be servers of this service.
+/// Leaves out servers that cannot be servers of this service, and checks of a port that they do not
+/// have.
 fn settle_servers(service: &mut Service, vips: &HashSet<IpAddr>) {
     let family = service.vips.first().is_some_and(IpAddr::is_ipv4);
     let mut lines: HashMap<SocketAddr, u32> = HashMap::new();
     for Entry { notes, kept } in &mut service.servers {
         let Some(server) = kept else { continue };
         let address = SocketAddr::new(server.address, server.port);
+        if address.port() == 0 && server.health.as_ref().is_some_and(Health::needs_port) {
+            let what = "no port of its own that could be checked; check left out";
+            notes.push(Note::new(server.line, &server.address.to_string(), what));
+            server.health = None;
+        }
         let note = |what: &str| Note::new(server.line, &address.to_string(), what);
         let note = if let Some(reason) = why_not_a_server(server.address, family, vips) {
             note(&format!("{reason}; real server left out"))
@@ -378,6 +452,15 @@ fn settle_sorry_server(service: &mut Service, vips: &HashSet<IpAddr>, notes: &mu
         notes.push(Note::new(service.line, &address.to_string(), &what));
         service.sorry_server = None;
     }
+}
+
+/// Makes a quorum one that can be reached, as keepalived does.
+fn settle_quorum(service: &mut Service) {
+    let weights = service.servers().map(|server| server.weight).fold(0, u32::saturating_add);
+    let quorum = service.quorum.unwrap_or(1).clamp(1, weights.max(1));
+    let hysteresis = service.hysteresis.unwrap_or(0).min(quorum - 1);
+    service.quorum = Some(quorum).filter(|quorum| *quorum > 1);
+    service.hysteresis = Some(hysteresis).filter(|hysteresis| *hysteresis > 0);
 }
 
 /// What keeps an address from being a real server's.

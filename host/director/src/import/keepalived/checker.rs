@@ -4,9 +4,12 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use hyper::http::uri::{Authority, PathAndQuery};
+
 use super::syntax::Statement;
+use crate::config::units::format_duration;
 use crate::import::Note;
-use crate::import::rules::{Check, Health, HttpCheck};
+use crate::import::rules::{Check, Health, HttpCheck, Start};
 
 /// What keepalived does where nothing is said.
 const DELAY_LOOP: Duration = Duration::from_secs(60);
@@ -15,8 +18,22 @@ const RETRY: u32 = 1;
 const RETRY_DNS: u32 = 3;
 const RETRY_MISC: u32 = 0;
 
-/// The longest time between checks, and for one.
-const TIME: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);
+/// From one check to the next.
+const INTERVAL: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(24 * 3_600);
+
+/// How long a check may take.
+const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(300);
+
+/// The longest text of a check, in octets.
+const TEXT_OCTETS_MAX: usize = 1_024;
+
+/// Words of a command line, and octets of one.
+const WORDS_MAX: usize = 64;
+const WORD_OCTETS_MAX: usize = 4_096;
+
+/// Records that can be asked for.
+const RECORDS: [&str; 9] = ["A", "AAAA", "CNAME", "MX", "NS", "PTR", "SOA", "SRV", "TXT"];
 
 /// The most failures in a row that can be asked for.
 const FALL_MAX: u32 = 100;
@@ -27,7 +44,7 @@ pub(super) struct Settings {
     delay_loop: Option<Duration>,
     connect_timeout: Option<Duration>,
     retry: Option<u32>,
-    starts_down: bool,
+    start: Option<Start>,
     virtual_host: Option<String>,
 }
 
@@ -68,14 +85,15 @@ impl Settings {
     pub(super) fn take(&mut self, statement: &Statement, notes: &mut Vec<Note>) -> bool {
         let value = statement.value();
         match statement.keyword() {
-            "delay_loop" => self.delay_loop = time(statement, value, notes),
-            "connect_timeout" => self.connect_timeout = time(statement, value, notes),
+            "delay_loop" => self.delay_loop = time(statement, &INTERVAL, notes),
+            "connect_timeout" => self.connect_timeout = time(statement, &TIMEOUT, notes),
             "retry" | "nb_get_retry" => match value.parse::<u32>() {
                 Ok(retry) if retry < FALL_MAX => self.retry = Some(retry),
                 _ => notes.push(statement.note("no number below 100; left out")),
             },
-            "alpha" => self.starts_down = super::is_on(value),
-            "virtualhost" => self.virtual_host = Some(value.to_owned()),
+            "alpha" => self.start = super::is_on(value).then_some(Start::Down),
+            "virtualhost" if is_host(value) => self.virtual_host = Some(value.to_owned()),
+            "virtualhost" => notes.push(statement.note("no name of a host; left out")),
             "delay_before_retry" => {
                 let what = "WVS also checks at `interval` after a failure; left out";
                 notes.push(statement.note(what));
@@ -91,10 +109,15 @@ impl Settings {
     }
 }
 
-fn time(statement: &Statement, value: &str, notes: &mut Vec<Note>) -> Option<Duration> {
-    let time = seconds(value).filter(|time| TIME.contains(time));
+fn time(
+    statement: &Statement,
+    range: &RangeInclusive<Duration>,
+    notes: &mut Vec<Note>,
+) -> Option<Duration> {
+    let time = seconds(statement.value()).filter(|time| range.contains(time));
     if time.is_none() {
-        notes.push(statement.note("no number of seconds from 0.1 to 3600; left out"));
+        let [least, most] = [*range.start(), *range.end()].map(format_duration);
+        notes.push(statement.note(&format!("no time from {least} to {most}; left out")));
     }
     time
 }
@@ -145,13 +168,13 @@ pub(super) fn read(
         Kind::Misc => match reader.misc() {
             Some(check) => check,
             None => {
-                reader.notes.push(block.note("without `misc_path` nothing is run; left out"));
+                reader.notes.push(block.note("no `misc_path` that could be run; left out"));
                 return None;
             }
         },
         Kind::Udp => reader.udp(),
     };
-    let Settings { delay_loop, connect_timeout, retry, starts_down, .. } = reader.settings;
+    let Settings { delay_loop, connect_timeout, retry, start, .. } = reader.settings;
     let interval = delay_loop.unwrap_or(DELAY_LOOP);
     let (default_timeout, default_retry) = match kind {
         Kind::Misc => (interval, RETRY_MISC),
@@ -164,9 +187,9 @@ pub(super) fn read(
         address: reader.address,
         port: reader.port,
         interval,
-        timeout: reader.timeout.or(connect_timeout).unwrap_or(default_timeout),
+        timeout: reader.timeout.or(connect_timeout).unwrap_or(default_timeout).min(*TIMEOUT.end()),
         fall: retry.unwrap_or(default_retry) + 1,
-        starts_down,
+        start,
     })
 }
 
@@ -244,7 +267,7 @@ impl<'s> Reader<'s, '_> {
             }
         }
         if let Some(statement) = self.detail("sni_name") {
-            http.server_name = Some(statement.value().to_owned());
+            http.server_name = self.good(statement, is_server_name);
         }
         // The name of the site goes along anyway.
         self.detail("enable_sni");
@@ -257,8 +280,8 @@ impl<'s> Reader<'s, '_> {
             let value = statement.value();
             match statement.keyword() {
                 _ if super::note_dependence(statement, self.notes) => {}
-                "path" => http.path = Some(value.to_owned()),
-                "virtualhost" => http.host = Some(value.to_owned()),
+                "path" => http.path = self.good(statement, is_path),
+                "virtualhost" => http.host = self.good(statement, is_host),
                 "status_code" => {
                     let codes = statement.values().map(status_codes).collect::<Option<Vec<_>>>();
                     match codes {
@@ -266,7 +289,7 @@ impl<'s> Reader<'s, '_> {
                         None => self.notes.push(statement.note("no status codes; left out")),
                     }
                 }
-                "regex" if is_literal(value) => http.body = Some(value.to_owned()),
+                "regex" if is_literal(value) => http.body = self.good(statement, is_short),
                 "regex" => {
                     let what = "WVS looks for a text (`body`), not a pattern; left out";
                     self.notes.push(statement.note(what));
@@ -281,13 +304,22 @@ impl<'s> Reader<'s, '_> {
     }
 
     fn dns(&mut self) -> Check {
-        let word = |statement: Option<&Statement>, default: &str| {
-            statement.map_or(default, Statement::value).to_owned()
-        };
-        let name = word(self.detail("name"), ".");
-        let kind = word(self.detail("type"), "SOA");
+        let name = self.detail("name").and_then(|statement| self.good(statement, is_domain));
+        let kind = self.detail("type").and_then(|statement| self.good(statement, is_record));
         self.note_rest();
-        Check::Dns { name, kind }
+        Check::Dns {
+            name: name.unwrap_or_else(|| ".".to_owned()),
+            kind: kind.unwrap_or_else(|| "SOA".to_owned()),
+        }
+    }
+
+    /// The value of a statement, if it is good.
+    fn good(&mut self, statement: &Statement, is_good: impl Fn(&str) -> bool) -> Option<String> {
+        let value = statement.value();
+        if !is_good(value) {
+            self.notes.push(statement.note("WVS takes no such value; left out"));
+        }
+        is_good(value).then(|| value.to_owned())
     }
 
     fn misc(&mut self) -> Option<Check> {
@@ -298,7 +330,7 @@ impl<'s> Reader<'s, '_> {
             [] => Vec::new(),
         };
         if let Some(statement) = self.detail("misc_timeout") {
-            self.timeout = time(statement, statement.value(), self.notes);
+            self.timeout = time(statement, &TIMEOUT, self.notes);
         }
         let sets_weight =
             self.detail("misc_dynamic").is_some_and(|statement| super::is_on(statement.value()));
@@ -306,16 +338,17 @@ impl<'s> Reader<'s, '_> {
             self.notes.push(statement.note("programs run as the director's own user; left out"));
         }
         self.note_rest();
-        run.first()
-            .is_some_and(|program| !program.is_empty())
-            .then_some(Check::Command { run, sets_weight })
+        let is_good = run.first().is_some_and(|program| !program.is_empty())
+            && run.len() <= WORDS_MAX
+            && run.iter().all(|word| word.len() <= WORD_OCTETS_MAX);
+        is_good.then_some(Check::Command { run, sets_weight })
     }
 
     fn udp(&mut self) -> Check {
         let hex = |reader: &mut Self, keyword| {
             let statement: &Statement = reader.detail(keyword)?;
             let digits: String = statement.values().collect();
-            let is_hex = !digits.is_empty()
+            let is_hex = (1..=2 * TEXT_OCTETS_MAX).contains(&digits.len())
                 && digits.len().is_multiple_of(2)
                 && digits.bytes().all(|octet| octet.is_ascii_hexdigit());
             if !is_hex {
@@ -337,6 +370,40 @@ fn status_codes(written: &str) -> Option<RangeInclusive<u16>> {
     let code = |text: &str| text.parse().ok().filter(|code| (100..=599).contains(code));
     let (first, last) = (code(first)?, code(last)?);
     (first <= last).then_some(first..=last)
+}
+
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') && text.parse::<PathAndQuery>().is_ok()
+}
+
+fn is_host(text: &str) -> bool {
+    text.parse::<Authority>().is_ok() && !text.contains('@')
+}
+
+fn is_short(text: &str) -> bool {
+    text.len() <= TEXT_OCTETS_MAX
+}
+
+fn is_record(text: &str) -> bool {
+    RECORDS.contains(&text)
+}
+
+/// The name of a server for TLS: of a domain, or an address.
+fn is_server_name(text: &str) -> bool {
+    let is_number = |label: &str| label.bytes().all(|octet| octet.is_ascii_digit());
+    text.parse::<IpAddr>().is_ok()
+        || text != "." && is_domain(text) && !text.rsplit('.').next().is_some_and(is_number)
+}
+
+/// The name of a domain, the root's among them.
+fn is_domain(text: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text == "." || text.len() <= 253 && text.split('.').all(is_label)
 }
 
 /// Whether a pattern matches itself and nothing else.

@@ -9,10 +9,10 @@ use crate::import::Note;
 use crate::import::rules::Service;
 
 /// Addresses of one group.
-const VIPS_MAX: usize = 256;
+const VIPS_MAX: usize = 64;
 
 /// Ports of one address.
-const PORTS_MAX: usize = 1_024;
+const PORTS_MAX: usize = 256;
 
 /// A group: each address with its ports, in the order of the input.
 #[derive(Debug, Default)]
@@ -32,6 +32,14 @@ impl Part {
     /// One address with one port.
     pub(super) fn of(address: SocketAddr) -> Self {
         Self { vips: vec![address.ip()], ports: vec![address.port()..=address.port()] }
+    }
+
+    /// The part with named ports, and the one with all others, or the one of both that there is.
+    fn without_others(mut self) -> impl Iterator<Item = Self> {
+        let others = self.ports.extract_if(.., |range| *range.start() == 0).next();
+        let others = others.map(|range| Self { vips: self.vips.clone(), ports: vec![range] });
+        let named = Some(self).filter(|part| !part.ports.is_empty());
+        named.into_iter().chain(others)
     }
 
     /// Makes them what clients of the service connect to.
@@ -68,13 +76,13 @@ impl Group {
             let is_full = self.vips.len() == VIPS_MAX;
             match self.vips.iter_mut().find(|(known, _)| *known == vip) {
                 Some((_, ports)) if ports.len() == PORTS_MAX => {
-                    return Err("an address has at most 1024 ports in a group");
+                    return Err("an address has at most 256 ports in a group");
                 }
                 Some((_, ports)) => {
                     ports.insert(port);
                 }
                 None if is_full => {
-                    return Err("a group has at most 256 addresses");
+                    return Err("a service has at most 64 addresses");
                 }
                 None => self.vips.push((vip, BTreeSet::from([port]))),
             }
@@ -82,7 +90,8 @@ impl Group {
         Ok(())
     }
 
-    /// The addresses, those with the same ports and of the same family together.
+    /// The addresses, those with the same ports and of the same family together. Port 0, which is all
+    /// others, cannot be beside ports that are named.
     pub(super) fn parts(&self) -> Vec<Part> {
         let mut parts: Vec<(&BTreeSet<u16>, Part)> = Vec::new();
         for (vip, ports) in &self.vips {
@@ -94,7 +103,7 @@ impl Group {
                 None => parts.push((ports, Part { vips: vec![*vip], ports: ranges(ports) })),
             }
         }
-        parts.into_iter().map(|(_, part)| part).collect()
+        parts.into_iter().flat_map(|(_, part)| part.without_others()).collect()
     }
 }
 
@@ -155,7 +164,7 @@ fn range(like: IpAddr, first: u128, last: u128) -> Result<Vec<IpAddr>, &'static 
     }
     let most = u128::try_from(VIPS_MAX).unwrap_or(u128::MAX);
     if last - first >= most {
-        return Err("a group has at most 256 addresses");
+        return Err("a service has at most 64 addresses");
     }
     let address = |number: u128| match like {
         IpAddr::V4(_) => Ipv4Addr::from_bits(u32::try_from(number).unwrap_or(u32::MAX)).into(),
@@ -185,7 +194,7 @@ mod tests {
             ("192.0.2.250-192.0.3.5", "192.0.2.250 to 192.0.3.5: 12"),
             ("192.0.2.9/30", "192.0.2.8 to 192.0.2.11: 4"),
             ("192.0.2.9/32", "192.0.2.9"),
-            ("2001:db8::1-ff", "2001:db8::1 to 2001:db8::ff: 255"),
+            ("2001:db8::1-3f", "2001:db8::1 to 2001:db8::3f: 63"),
             ("2001:db8::/126", "2001:db8:: to 2001:db8::3: 4"),
         ] {
             assert_eq!(shown(written).as_deref(), Ok(wanted), "{written}");
