@@ -10,6 +10,7 @@ mod plugin;
 mod reload;
 mod replay;
 mod run;
+mod schema;
 mod server;
 mod socket;
 
@@ -53,6 +54,7 @@ const REFUSED: u8 = 2;
   wvs replay in.pcap -c wvs.yaml -o out.pcap
                            see what a director would do with captured packets
   wvs import ipvsadm       make a configuration of the rules of ipvsadm, or of keepalived
+  wvs schema               tell editors what a configuration may hold
   wvs plugin check my.wasm try a scheduler of your own
 
 Exit status: 0 done, 1 failed, 2 wrong usage or a bad configuration."
@@ -75,6 +77,7 @@ enum Command {
     Reload(reload::ReloadArgs),
     Replay(replay::ReplayArgs),
     Import(import::ImportArgs),
+    Schema(schema::SchemaArgs),
     Demo(demo::DemoArgs),
     Completions(CompletionsArgs),
     Manuals(manuals::ManualsArgs),
@@ -113,6 +116,7 @@ pub(crate) fn main() -> ExitCode {
             Command::Reload(args) => reload::reload(&args),
             Command::Replay(args) => replay::replay(&args),
             Command::Import(args) => import::import(&args),
+            Command::Schema(args) => schema::schema(&args),
             Command::Demo(args) => demo::demo(&args),
             Command::Manuals(args) => manuals::manuals(&args),
             Command::Completions(CompletionsArgs { shell }) => {
