@@ -45,6 +45,9 @@ pub struct Import {
     pub services: usize,
     /// How many real servers came over, all services together.
     pub servers: usize,
+    /// What the director would read of the configuration. Unless there are too many services, it is
+    /// usable.
+    pub reading: Reading,
 }
 
 /// Something about one line of the input.
@@ -68,9 +71,6 @@ pub enum ImportError {
         /// What was there instead.
         notes: Vec<Note>,
     },
-    /// The services are too many for one configuration, or an oversight of ours.
-    #[error("what would have been written is no good configuration: {0}")]
-    Unusable(String),
 }
 
 impl Note {
@@ -95,7 +95,7 @@ impl fmt::Display for Note {
 /// configuration's first line.
 ///
 /// # Errors
-/// [`ImportError`] when nothing would be left, or too much.
+/// [`ImportError`] when there is nothing to begin with, or too much.
 pub fn import(source: Source, name: &str, text: &str) -> Result<Import, ImportError> {
     if text.len() > INPUT_OCTETS_MAX {
         return Err(ImportError::TooLarge);
@@ -110,15 +110,12 @@ pub fn import(source: Source, name: &str, text: &str) -> Result<Import, ImportEr
         return Err(ImportError::NoService { notes });
     }
     let yaml = document::write(source, name, &rules);
-    let reading = Reading::of_text(Path::new("imported.yaml"), &yaml);
-    if !reading.is_usable() {
-        return Err(ImportError::Unusable(reading.to_string()));
-    }
     Ok(Import {
-        yaml,
         notes,
         services: rules.services().count(),
         servers: rules.services().map(|service| service.servers().count()).sum(),
+        reading: Reading::of_text(Path::new("imported"), &yaml),
+        yaml,
     })
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
-use super::{DONE, complain, fail, print, refuse};
+use super::{DONE, FAILED, complain, fail, print, refuse};
 use crate::config::read_at_most;
 use crate::import::{self, INPUT_OCTETS_MAX, Import, ImportError, Source};
 use crate::output::count;
@@ -21,8 +21,8 @@ use crate::output::count;
 What has no equivalent is left out: it is named with its line in a comment of the configuration, and \
 on standard error.
 
-Exit status: 0 when a configuration was written, 1 when something cannot be read or written, 2 when \
-there is no virtual service in the rules.")]
+Exit status: 0 when a good configuration was written, 1 when it is too large for one or something \
+cannot be read or written, 2 when there is no virtual service in the rules.")]
 pub(super) struct ImportArgs {
     #[command(subcommand)]
     source: SourceCommand,
@@ -71,9 +71,15 @@ pub(super) fn import(args: &ImportArgs) -> u8 {
             return refuse(format_args!("{name}: {error}"));
         }
     };
-    let Import { yaml, notes, services, servers } = imported;
+    let Import { yaml, notes, services, servers, reading } = imported;
     notes.iter().for_each(complain);
-    let Some(output) = &files.output else { return print(yaml.as_bytes()) };
+    let done = if reading.is_usable() {
+        DONE
+    } else {
+        complain(&reading);
+        FAILED
+    };
+    let Some(output) = &files.output else { return print(yaml.as_bytes()).max(done) };
     let written = File::create_new(output).and_then(|mut file| file.write_all(yaml.as_bytes()));
     let output = output.display();
     match written {
@@ -86,7 +92,7 @@ pub(super) fn import(args: &ImportArgs) -> u8 {
     let (services, servers) =
         (count(services, "service", "services"), count(servers, "real server", "real servers"));
     complain(format_args!("{output}: {services}, {servers}"));
-    DONE
+    done
 }
 
 /// The rules, cut off above the limit, which tells that there are more.

@@ -350,13 +350,10 @@ impl Rules {
                 let any = SocketAddr::new(server.address, 0);
                 lines.get(&SocketAddr::new(server.address, server.port)).or(lines.get(&any))
             });
-            let what = if service.vips.len() > 1 || (has_own_ports && single.is_none()) {
-                "has several addresses or ports, so that each datagram opens a connection"
-                    .to_owned()
+            let reason = if service.vips.len() > 1 || (has_own_ports && single.is_none()) {
+                "not with several addresses or ports".to_owned()
             } else if let Some(other) = shared {
-                format!(
-                    "shares a real server with line {other}, so that each datagram opens a connection"
-                )
+                format!("line {other} has a real server of these already")
             } else {
                 for server in service.servers.iter().filter_map(|entry| entry.kept.as_ref()) {
                     lines.insert(SocketAddr::new(server.address, server.port), service.line);
@@ -364,8 +361,9 @@ impl Rules {
                 }
                 continue;
             };
+            let what = format!("{reason}; left out, so that datagrams open connections");
             service.one_packet = false;
-            notes.push(Note::new(service.line, "one packet a connection", &what));
+            notes.push(Note::new(service.line, "one packet scheduling", &what));
         }
     }
 
