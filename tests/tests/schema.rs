@@ -100,10 +100,26 @@ fn reader_and_schema_refuse_the_same() {
         "services: [{ name: a, vip: 192.0.2.1, port: 80, servers: [{ address: 10.0.0.1, wieght: 1 }] }]",
         "services: [{ name: a, vip: 192.0.2.1, port: 80, servers: [{ address: 10.0.0.1, weight: -1 }] }]",
         "services: [{ name: a, vip: 192.0.2.1, port: 80, servers: [{ address: 10.0.0.1, weight: 1.5 }] }]",
+        "services: [{ name: a, vip: [], port: 80, servers: [] }]",
+        "services: [{ name: a, vip: 192.0.2.1, port: 80-http, servers: [] }]",
+        "services: [{ name: a, vip: 192.0.2.1, port: [], servers: [] }]",
+        "services: [{ name: a, vip: 192.0.2.1, port: 80, persistence: 300, servers: [] }]",
+        "services: [{ name: a, vip: 192.0.2.1, port: 80, persistence: { mask: 24 }, servers: [] }]",
+        "services: [{ name: a, vip: 192.0.2.1, port: 80, persistence: { prefix: 0 }, servers: [] }]",
+        "services: [{ name: a, vip: 192.0.2.1, port: 80, protocol: udp, one_packet: 1, servers: [] }]",
+        "services: [{ name: a, vip: 192.0.2.1, port: 80, quorum: 0, servers: [] }]",
+        "services: [{ name: a, vip: 192.0.2.1, port: 80, quorum: many, servers: [] }]",
+        "services: [{ name: a, vip: 192.0.2.1, port: 80, sorry_server: 10.0.0.9:80, servers: [] }]",
+        "services: [{ name: a, vip: 192.0.2.1, port: 80, sorry_server: { port: 80 }, servers: [] }]",
+        "services: [{ name: a, vip: 192.0.2.1, port: 80, on_down: drop, servers: [] }]",
+        "services: [{ name: a, vip: 192.0.2.1, port: 80, drain: { then: drop }, servers: [] }]",
+        "services: [{ name: a, vip: 192.0.2.1, port: 80, drain: reset, servers: [] }]",
+        "services: [{ name: a, vip: 192.0.2.1, port: 80, servers: [{ address: 10.0.0.1, upper_threshold: 0 }] }]",
+        "services: [{ name: a, vip: 192.0.2.1, port: 80, servers: [{ address: 10.0.0.1, backup: 1 }] }]",
         "device: wvs0\nservices: [{ name: a, vip: 192.0.2.1, port: 80, servers: [] }]",
         "routing: maybe\nservices: [{ name: a, vip: 192.0.2.1, port: 80, servers: [] }]",
         "plugins: [mine]\nservices: [{ name: a, vip: 192.0.2.1, port: 80, servers: [] }]",
-        "plugins: { mine: { file: a.wasm, sha256: 12 } }\n\
+        "plugins: { mine: { file: a.wasm, sha256: nonsense } }\n\
          services: [{ name: a, vip: 192.0.2.1, port: 80, scheduler: mine, servers: [] }]",
     ] {
         assert!(!read(text).is_usable(), "{text}");

@@ -87,7 +87,7 @@ impl fmt::Display for Table {
 
 /// A range of ports above 0.
 const PORTS: Kind =
-    Kind::Text("a range of ports, as in `10000-65535`", "^ *[0-9]{1,5} *- *[0-9]{1,5} *$");
+    Kind::Form("a range of ports, as in `10000-65535`", "^ *[0-9]{1,5} *- *[0-9]{1,5} *$");
 
 /// Statuses of HTTP that follow each other.
 const STATUSES: Kind = Kind::Form("a range such as `200-299`", "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$");

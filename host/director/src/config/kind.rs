@@ -29,8 +29,10 @@ pub enum Kind {
     Percent,
     /// An IP address.
     Address,
-    /// A text: which, for people, and as a regular expression.
+    /// A text, also one that looks like a number: which, for people, and as a regular expression.
     Text(&'static str, &'static str),
+    /// A text in a form that no number has, likewise.
+    Form(&'static str, &'static str),
     /// A mapping with known keys.
     Mapping(&'static Table),
     /// The same, or nothing: every key of it has a default.
@@ -56,7 +58,9 @@ impl Kind {
             Self::Either(kinds) => return kinds.iter().flat_map(Self::alternatives).collect(),
             Self::Integer(range) => format!("{} to {}", range.start(), range.end()),
             Self::Duration(range) => {
-                let [least, most] = [*range.start(), *range.end()].map(format_duration);
+                let [least, most] = [*range.start(), *range.end()].map(|duration| {
+                    if duration.is_zero() { "0s".to_owned() } else { format_duration(duration) }
+                });
                 format!("{least} to {most}")
             }
             Self::Size(range) => {
@@ -65,7 +69,7 @@ impl Kind {
             }
             Self::Percent => "0% to 100%, in steps of 0.01%".to_owned(),
             Self::Address => "an IP address".to_owned(),
-            Self::Text(said, _) | Self::Said(said, _) => (*said).to_owned(),
+            Self::Text(said, _) | Self::Form(said, _) | Self::Said(said, _) => (*said).to_owned(),
             Self::Mapping(Table { keys: [], .. }) => "`{}`".to_owned(),
             Self::Mapping(_) => "a mapping".to_owned(),
             Self::Options(_) => "a mapping, may be empty".to_owned(),
@@ -92,10 +96,10 @@ impl Kind {
             }
             Self::Percent => text(r"^[0-9]{1,3}(\.[0-9]{1,2})?%$"),
             Self::Address => text(r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*)$"),
-            // A text that looks like something else is one all the same.
             Self::Text(_, pattern) => {
                 json!({ "type": ["string", "number", "boolean"], "pattern": pattern })
             }
+            Self::Form(_, pattern) => text(pattern),
             Self::Mapping(table) => table.reference(),
             Self::Options(table) => json!({ "anyOf": [table.reference(), { "type": "null" }] }),
             Self::Named(_, table, most) => json!({
