@@ -3,12 +3,14 @@
 mod check;
 mod connections;
 mod demo;
+mod import;
 mod list;
 mod manuals;
 mod plugin;
 mod reload;
 mod replay;
 mod run;
+mod schema;
 mod server;
 mod socket;
 
@@ -51,6 +53,8 @@ const REFUSED: u8 = 2;
   wvs reload               have it read its configuration again
   wvs replay in.pcap -c wvs.yaml -o out.pcap
                            see what a director would do with captured packets
+  wvs import ipvsadm       make a configuration of the rules of ipvsadm, or of keepalived
+  wvs schema               tell editors what a configuration may hold
   wvs plugin check my.wasm try a scheduler of your own
 
 Exit status: 0 done, 1 failed, 2 wrong usage or a bad configuration."
@@ -72,6 +76,8 @@ enum Command {
     Plugin(plugin::PluginArgs),
     Reload(reload::ReloadArgs),
     Replay(replay::ReplayArgs),
+    Import(import::ImportArgs),
+    Schema(schema::SchemaArgs),
     Demo(demo::DemoArgs),
     Completions(CompletionsArgs),
     Manuals(manuals::ManualsArgs),
@@ -109,6 +115,8 @@ pub(crate) fn main() -> ExitCode {
             Command::Plugin(args) => plugin::plugin(&args),
             Command::Reload(args) => reload::reload(&args),
             Command::Replay(args) => replay::replay(&args),
+            Command::Import(args) => import::import(&args),
+            Command::Schema(args) => schema::schema(&args),
             Command::Demo(args) => demo::demo(&args),
             Command::Manuals(args) => manuals::manuals(&args),
             Command::Completions(CompletionsArgs { shell }) => {

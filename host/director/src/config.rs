@@ -21,7 +21,9 @@ use wvs_core::time::Moment;
 mod document;
 mod forwarding;
 mod health;
+mod json_schema;
 pub mod keys;
+mod kind;
 mod persistence;
 mod plugins;
 mod problem;
@@ -32,8 +34,11 @@ mod servers;
 pub mod units;
 
 pub use health::{HealthConfig, PassiveConfig};
+pub use json_schema::json_schema;
+pub use kind::Kind;
 pub use problem::{Place, Problem, Severity};
-pub(crate) use schema::is_name;
+pub(crate) use schema::{SERVICES_MAX, is_name, why_not_a_host};
+pub(crate) use servers::SERVERS_MAX;
 
 pub(crate) use plugins::MODULE_OCTETS_MAX;
 

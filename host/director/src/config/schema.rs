@@ -32,7 +32,7 @@ const CHECKS: RangeInclusive<u64> = 1..=65_536;
 const REPLIES: RangeInclusive<u64> = 0..=1_000_000;
 const TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(31 * 24 * 3_600);
-const SERVICES_MAX: usize = 4_096;
+pub(crate) const SERVICES_MAX: usize = 4_096;
 const NAME_OCTETS_MAX: usize = 63;
 /// `sun_path` less its final zero.
 const SOCKET_PATH_OCTETS_MAX: usize = 107;
@@ -435,7 +435,7 @@ fn read_timeouts(
 }
 
 /// What keeps an address from being that of one host in the network, if something does.
-pub(super) fn why_not_a_host(address: IpAddr) -> Option<&'static str> {
+pub(crate) fn why_not_a_host(address: IpAddr) -> Option<&'static str> {
     if address.is_unspecified() {
         return Some("is the unspecified address");
     }
