@@ -15,6 +15,7 @@
 //! from a [`Ledger`].
 
 mod follow;
+pub(crate) mod inspect;
 mod left_over;
 mod netlink;
 mod plan;
@@ -31,6 +32,7 @@ use wvs_core::service::Protocol;
 use crate::device;
 use crate::sysctl::{Ledger, LedgerError, LedgerLock, STATE_FOLDER};
 pub use follow::{Follower, follow};
+pub(crate) use netlink::{HostAddress, Link, Packet};
 use netlink::{Netlink, Way};
 use plan::{Surroundings, Tables};
 use step::Step;
@@ -108,7 +110,7 @@ impl RouteNeeds {
     }
 
     /// Every real server.
-    fn all_servers(&self) -> impl Iterator<Item = SocketAddr> {
+    pub(crate) fn all_servers(&self) -> impl Iterator<Item = SocketAddr> {
         let servers = self.servers.iter().map(|(_, server)| *server);
         servers.chain(self.full_nat_servers.iter().copied())
     }

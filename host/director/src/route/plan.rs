@@ -38,6 +38,9 @@ pub(super) const PRIORITIES: [u32; 6] = [
     REFUSAL_PRIORITY,
 ];
 
+/// The last of ours: what comes behind takes nothing from the director.
+pub(super) const LAST_PRIORITY: u32 = REFUSAL_PRIORITY;
+
 /// All ports that a rule can match: the kernel takes no others.
 const ANY_PORT: RangeInclusive<u16> = 1..=0xfffe;
 
