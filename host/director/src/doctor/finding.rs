@@ -238,3 +238,34 @@ impl fmt::Display for Finding {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of codes as Markdown, as the documentation has it.
+    fn table() -> String {
+        let mut table = "| code | severity | why it matters |\n| --- | --- | --- |\n".to_owned();
+        for code in Code::ALL {
+            table += &format!("| `{code}` | {} | {} |\n", code.severity(), code.why());
+        }
+        table
+    }
+
+    #[test]
+    fn documentation_shows_every_code() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/OPERATIONS.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let (before, rest) = text.split_once("<!-- codes -->\n").unwrap();
+        let (shown, after) = rest.split_once("<!-- end of codes -->").unwrap();
+        let wanted = table();
+        if std::env::var_os("WVS_UPDATE_DOCS").is_some() {
+            let corrected =
+                format!("{before}<!-- codes -->\n{wanted}<!-- end of codes -->{after}");
+            std::fs::write(path, corrected).unwrap();
+        } else {
+            let hint = "docs/OPERATIONS.md is behind: run this with WVS_UPDATE_DOCS=1";
+            assert!(shown == wanted, "{hint}");
+        }
+    }
+}
