@@ -224,8 +224,10 @@ fn probe_servers(
     }
     let protocol_of = |server: SocketAddr| {
         let mut services = config.services.iter();
-        let serves = services.find(|service| service.servers.iter().any(|of| of.address == server));
-        serves.map_or(Protocol::Tcp, |service| service.address.protocol)
+        let serves = services.find(|service| {
+            service.sorry == Some(server) || service.servers.iter().any(|of| of.address == server)
+        });
+        serves.map_or(Protocol::Tcp, |service| service.protocol)
     };
     let targets: Vec<_> = ways
         .iter()

@@ -30,7 +30,9 @@ use crate::control::snapshot::{
     ChangeSnapshot, ConnectionList, ConnectionSnapshot, DeviceSnapshot, PluginsSnapshot,
     ReloadSnapshot, ServerStanding, ServiceSnapshot, ServicesSnapshot, StatsSnapshot,
 };
-use crate::control::{Answers, ClaimError, ControlServer, ControlSocket};
+use crate::control::{
+    AccessCounters, Answers, ClaimError, ControlServer, ControlSocket, TokenListener,
+};
 use crate::deployment::{Deployment, Misfit};
 use crate::device::{Device, DeviceCounters, DeviceError, DeviceNeeds, Offload, PacketLoop};
 use crate::logging;
@@ -93,6 +95,7 @@ struct State {
     device_queues: usize,
     device_offload: Offload,
     device_counters: Arc<DeviceCounters>,
+    access: Arc<AccessCounters>,
 }
 
 /// Leads nothing anywhere.
@@ -154,7 +157,12 @@ impl Running {
             offload: config.device.offload,
             vips: needs.vips.clone(),
         })?;
-        let socket = ControlSocket::claim(&config.socket)?;
+        let socket = ControlSocket::claim(&config.socket, &config.admin)?;
+        let access = Arc::<AccessCounters>::default();
+        let listener = match &config.admin.tcp {
+            Some(tcp) => Some(TokenListener::claim(tcp, Arc::clone(&access))?),
+            None => None,
+        };
         let (routing, routing_commands) = match config.routing {
             RoutingMode::Managed => (Some(route::set_up(&needs).await?), None),
             RoutingMode::Print => (None, Some(route::print(&needs).await?)),
@@ -165,8 +173,12 @@ impl Running {
         let following =
             route::follow(needs, is_mtu_auto, Arc::clone(&device_mtu), routing.as_ref()).await;
         let started = following.map_err(StartError::Route).and_then(|follower| {
-            let parts = Self::start_parts(&director, operation, clock, device, device_mtu, socket)?;
-            Ok((follower, parts))
+            let (state, packets, mut control) =
+                Self::start_parts(&director, operation, clock, device, device_mtu, access, socket)?;
+            if let Some(listener) = listener {
+                control.listen(listener).map_err(StartError::Serve)?;
+            }
+            Ok((follower, (state, packets, control)))
         });
         match started {
             Ok((follower, (state, packets, control))) => Ok(Self {
@@ -200,6 +212,7 @@ impl Running {
         clock: Clock,
         device: Device,
         device_mtu: Arc<AtomicU16>,
+        access: Arc<AccessCounters>,
         socket: ControlSocket,
     ) -> Result<(Arc<State>, PacketLoop, ControlServer), StartError> {
         let device_name = device.name().to_owned();
@@ -214,6 +227,7 @@ impl Running {
             device_queues,
             device_offload,
             device_counters: Arc::clone(packets.counters()),
+            access,
         });
         let answers: Arc<dyn Answers> = Arc::clone(&state) as _;
         let control = ControlServer::start(socket, answers).map_err(StartError::Serve)?;
@@ -287,7 +301,7 @@ impl Running {
     #[must_use]
     pub fn pulse(&self) -> Pulse {
         let tasks = self.timers.iter().map(|timer| timer.0.abort_handle());
-        let tasks = tasks.chain([self.control.task()]).collect();
+        let tasks = tasks.chain(self.control.tasks()).collect();
         Pulse { packets: self.packets.pulse(), tasks }
     }
 
@@ -392,6 +406,7 @@ impl Answers for State {
                 write_errors: counters.write_errors(),
                 queue_full: counters.queue_full(),
             },
+            admin: self.access.as_ref().into(),
         }
     }
 }

@@ -337,8 +337,11 @@ fn ask(arguments: &[&str]) -> String {
     let socket = folder.path().join("wvs.sock");
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let _context = runtime.enter();
-    let server =
-        ControlServer::start(ControlSocket::claim(&socket).unwrap(), Arc::new(Paper)).unwrap();
+    let server = ControlServer::start(
+        ControlSocket::claim(&socket, &AdminConfig::default()).unwrap(),
+        Arc::new(Paper),
+    )
+    .unwrap();
     let mut command = wvs();
     command.args(arguments).arg("--socket").arg(&socket).current_dir(folder.path());
     let told = show(&mut command, folder.path());

@@ -260,8 +260,7 @@ mod tests {
         let (shown, after) = rest.split_once("<!-- end of codes -->").unwrap();
         let wanted = table();
         if std::env::var_os("WVS_UPDATE_DOCS").is_some() {
-            let corrected =
-                format!("{before}<!-- codes -->\n{wanted}<!-- end of codes -->{after}");
+            let corrected = format!("{before}<!-- codes -->\n{wanted}<!-- end of codes -->{after}");
             std::fs::write(path, corrected).unwrap();
         } else {
             let hint = "docs/OPERATIONS.md is behind: run this with WVS_UPDATE_DOCS=1";

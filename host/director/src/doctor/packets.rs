@@ -72,29 +72,28 @@ pub(super) async fn astray(beside: &Beside<'_>, client: &Client) -> Vec<Finding>
     let &Beside { inspector, config, device, ways, .. } = beside;
     let mut findings: Vec<Finding> = Vec::new();
     for service in &config.services {
-        let (vip, protocol) = (service.address.vip, service.address.protocol);
-        if vip.is_ipv6() != client.address.is_ipv6() {
-            continue;
-        }
-        let vip = SocketAddr::new(vip, service.address.port);
+        let (protocol, port) = (service.protocol, service.address().port);
         let client_end = SocketAddr::new(client.address, CLIENT_PORT);
-        let mut passages = vec![
-            Passage {
+        let vips = &service.settings.reach.vips;
+        let mut passages = Vec::new();
+        for vip in vips.iter().filter(|vip| vip.is_ipv4() == client.is_ipv4()) {
+            let vip = SocketAddr::new(*vip, port);
+            passages.push(Passage {
                 name: "requests",
                 packet: packet(client_end, vip, protocol, &client.link),
                 wanted: device,
                 lead: Some(Lead::Requests(vip.ip())),
-            },
-            Passage {
+            });
+            passages.push(Passage {
                 name: "translated replies",
                 packet: packet(vip, client_end, protocol, device),
                 wanted: &client.link,
                 lead: None,
-            },
-        ];
-        for server in &service.servers {
-            let address = server.address;
-            let Some(way) = ways.iter().find(|way| way.server == address) else { continue };
+            });
+        }
+        let servers = service.servers.iter().map(|server| server.address).chain(service.sorry);
+        for server in servers.filter(|server| server.is_ipv4() == client.is_ipv4()) {
+            let Some(way) = ways.iter().find(|way| way.server == server) else { continue };
             let peer = match &service.forwarding {
                 ForwardingConfig::Nat => client_end,
                 ForwardingConfig::FullNat(pool) => {
@@ -102,18 +101,21 @@ pub(super) async fn astray(beside: &Beside<'_>, client: &Client) -> Vec<Finding>
                     SocketAddr::new(*address, *pool.ports.start())
                 }
             };
+            // A server without a port of its own has the service's.
+            let port = if server.port() == 0 { port } else { server.port() };
+            let end = SocketAddr::new(server.ip(), port);
             passages.push(Passage {
                 name: "translated requests",
-                packet: packet(peer, address, protocol, device),
+                packet: packet(peer, end, protocol, device),
                 wanted: &way.link,
                 lead: None,
             });
             passages.push(Passage {
                 name: "replies",
-                packet: packet(address, peer, protocol, &way.link),
+                packet: packet(end, peer, protocol, &way.link),
                 wanted: device,
                 lead: Some(match &service.forwarding {
-                    ForwardingConfig::Nat => Lead::Replies(address),
+                    ForwardingConfig::Nat => Lead::Replies(server),
                     ForwardingConfig::FullNat(_) => Lead::Requests(peer.ip()),
                 }),
             });

@@ -61,6 +61,13 @@ pub(super) struct Target<'w> {
     pub(super) client: IpAddr,
 }
 
+impl Target<'_> {
+    /// Whether there is a port to ask for a connection; else it is pinged only.
+    fn has_port(&self) -> bool {
+        self.protocol == service::Protocol::Tcp && self.way.server.port() != 0
+    }
+}
+
 /// What came of asking a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Outcome {
@@ -110,7 +117,7 @@ pub(super) fn ask(targets: &[Target<'_>]) -> io::Result<Vec<Outcome>> {
 
 /// Whether something answers on the server's port.
 fn listens(target: &Target<'_>) -> bool {
-    target.protocol == service::Protocol::Tcp
+    target.has_port()
         && match TcpStream::connect_timeout(&target.way.server, 2 * WAIT) {
             Ok(_) => true,
             Err(error) => error.kind() == io::ErrorKind::ConnectionRefused,
@@ -157,7 +164,7 @@ impl Wire {
             for (place, (target, outcome)) in (0..).zip(targets.iter().zip(&*outcomes)) {
                 let server = target.way.server;
                 if !outcome.is_back {
-                    if target.protocol == service::Protocol::Tcp {
+                    if target.has_port() {
                         self.send(
                             &self.syn(SocketAddr::new(target.client, PORT + place), server),
                             server.ip(),

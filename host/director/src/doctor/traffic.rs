@@ -54,7 +54,7 @@ impl Seen {
     pub(super) fn has_answered(&self, server: SocketAddr) -> bool {
         let services = self.services.last().into_iter().flat_map(|snapshot| &snapshot.services);
         services
-            .flat_map(|service| &service.servers)
+            .flat_map(|service| service.servers.iter().chain(&service.sorry_server))
             .any(|of| of.address == server && of.traffic.out_packets > 0)
     }
 
@@ -76,7 +76,8 @@ impl Seen {
                     .services
                     .iter()
                     .any(|of| of.name == service.name && of.forwarding == ForwardingConfig::Nat);
-                for server in service.servers.iter().filter(|_| is_nat) {
+                let servers = service.servers.iter().chain(&service.sorry_server);
+                for server in servers.filter(|_| is_nat) {
                     if server.traffic.out_packets > 0 {
                         heard.insert(server.address);
                     } else if server.traffic.in_packets > 0 {
@@ -106,18 +107,17 @@ impl Seen {
         let mute = self.mute_servers(config);
         let mut beside: BTreeMap<SocketAddr, BTreeSet<IpAddr>> = BTreeMap::new();
         for connection in &self.lasting {
-            let Some(way) = ways.iter().find(|way| way.server == connection.server) else {
-                continue;
-            };
+            let (client, server) = (connection.client.ip(), connection.server.ip());
+            // A server without a port of its own has whichever the client connects to.
+            let Some(way) = ways.iter().find(|way| way.server.ip() == server) else { continue };
             let is_nat = config.services.iter().any(|service| {
-                service.address.vip == connection.vip.ip()
-                    && service.address.port == connection.vip.port()
+                service.settings.reach.vips.contains(&connection.vip.ip())
+                    && service.servers.iter().any(|of| of.address.ip() == server)
                     && service.forwarding == ForwardingConfig::Nat
             });
-            let is_unanswered =
-                connection.state == UNANSWERED || mute.contains_key(&connection.server);
-            if is_nat && is_unanswered && is_beside(own, connection.client.ip(), way) {
-                beside.entry(connection.server).or_default().insert(connection.client.ip());
+            let is_unanswered = connection.state == UNANSWERED || mute.contains_key(&way.server);
+            if is_nat && is_unanswered && is_beside(own, client, way) {
+                beside.entry(way.server).or_default().insert(client);
             }
         }
         beside
