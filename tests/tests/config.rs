@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use wvs::config::keys::{TABLES, Table};
@@ -317,6 +318,38 @@ services:
     let told = problems();
     let [ca] = &told[..] else { panic!("{told:?}") };
     assert!(ca.contains("no certificate in it; give a PEM file"), "{ca}");
+}
+
+#[test]
+fn access_for_more_than_is_good_is_a_warning() {
+    let text = "admin: { mode: '0666', listen: 192.0.2.9:9180, token_file: token }\n\
+                services: [{ name: web, vip: 192.0.2.1, port: 80, servers: [{ address: 10.0.0.1 }] }]";
+    assert!(read(text).is_usable());
+    insta::assert_snapshot!(problems(text).join("\n"), @"");
+}
+
+#[test]
+fn token_file_is_looked_at_before_a_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wvs.yaml");
+    let text = "admin: { listen: 127.0.0.1:9180, token_file: token }\n\
+                services: [{ name: web, vip: 192.0.2.1, port: 80, servers: [{ address: 10.0.0.1 }] }]";
+    fs::write(&file, text).unwrap();
+    let told = || -> Vec<_> {
+        let reading = deployment::check(&file).unwrap();
+        reading.problems().iter().map(Problem::to_string).collect()
+    };
+    let token = folder.path().join("token");
+    let mode = |mode| fs::set_permissions(&token, PermissionsExt::from_mode(mode)).unwrap();
+    let [missing] = &told()[..] else { panic!("{:?}", told()) };
+    assert!(missing.starts_with("admin.token_file: "), "{missing}");
+    assert!(missing.contains("openssl rand -hex 32"), "{missing}");
+    assert!(missing.ends_with("(line 1, column 46)"), "{missing}");
+    fs::write(&token, "0123456789abcdef").unwrap();
+    mode(0o644);
+    assert!(told()[0].contains("open to everybody on this host: `chmod o= "), "{:?}", told());
+    mode(0o640);
+    assert_eq!(told(), Vec::<String>::new());
 }
 
 #[test]

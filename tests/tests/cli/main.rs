@@ -1,5 +1,6 @@
 //! The program as people call it: words in, words out, exit status.
 
+mod api;
 mod paper;
 
 use std::fs;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use tokio::runtime::Builder;
 use wvs::capture::CaptureWriter;
+use wvs::config::AdminConfig;
 use wvs::control::snapshot::{ConnectionList, PluginsSnapshot, Snapshot};
 use wvs::control::{Answers, ControlServer, ControlSocket};
 use wvs_tests::packet::echo;
@@ -58,6 +60,11 @@ fn help_of_run_shows_examples() {
 #[test]
 fn help_of_check_shows_examples() {
     insta::assert_snapshot!(run(&["check", "--help"]));
+}
+
+#[test]
+fn help_of_doctor_shows_examples() {
+    insta::assert_snapshot!(run(&["doctor", "--help"]));
 }
 
 #[test]
