@@ -86,14 +86,15 @@ fn ask(
     let mut stream = UnixStream::connect(socket).unwrap();
     let (media, body) = body.unwrap_or(("", ""));
     let length = body.len();
-    write!(
-        stream,
+    let request = format!(
         "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {media}\r\ncontent-length: \
          {length}\r\n\r\n{body}"
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    );
+    // At once: the server may answer and hang up before it has read all.
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut octets = Vec::new();
+    let _ = stream.read_to_end(&mut octets);
+    let answer = String::from_utf8(octets).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer}"));
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let media = head.lines().find_map(|line| line.strip_prefix("content-type: "));
