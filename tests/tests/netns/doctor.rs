@@ -376,7 +376,7 @@ fn vip_of_the_host_is_found_and_mended_before_a_start_and_while_it_runs(is_ipv6:
     let with_length = format!("{vip}/{length}");
     let break_it: [&dyn Fn(); 2] =
         [&|| ip(&stage, is_ipv6, &["address", "add", &with_length, "dev", "clients"]), &|| {
-            ip(&stage, is_ipv6, &["route", "add", "local", &vip, "dev", "lo", "table", "local"])
+            ip(&stage, is_ipv6, &["route", "add", "local", &vip, "dev", "lo", "table", "local"]);
         }];
     let config = stage.configure("", &stage.service(is_ipv6, "rr"));
     for break_it in break_it {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -152,7 +152,7 @@ struct Tries {
 
 /// Why somebody is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Denial {
+pub(super) enum Denial {
     /// No token came along.
     Missing,
     /// Another one came along.
@@ -166,12 +166,12 @@ impl Guard {
         Self { token, counters, tries: Mutex::default() }
     }
 
-    /// Whether a request from this address with these headers is to be answered; else what it is told.
-    pub(super) fn admit(&self, from: IpAddr, headers: &HeaderMap) -> Result<(), Response> {
-        self.judge(from, headers.get(header::AUTHORIZATION)).map_err(Denial::into_response)
-    }
-
-    fn judge(&self, from: IpAddr, authorization: Option<&HeaderValue>) -> Result<(), Denial> {
+    /// Whether a request from this address with this `Authorization` is to be answered.
+    pub(super) fn admit(
+        &self,
+        from: IpAddr,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<(), Denial> {
         let from = network(from);
         let mut tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -201,7 +201,7 @@ impl Guard {
     }
 }
 
-impl Denial {
+impl IntoResponse for Denial {
     fn into_response(self) -> Response {
         let (status, why, header) = match self {
             Self::Missing => (
@@ -266,7 +266,7 @@ mod tests {
 
     fn try_with(guard: &Guard, from: &str, authorization: &str) -> Result<(), Denial> {
         let value = HeaderValue::from_str(authorization).unwrap();
-        guard.judge(from.parse().unwrap(), Some(&value))
+        guard.admit(from.parse().unwrap(), Some(&value))
     }
 
     #[test]
@@ -324,7 +324,7 @@ mod tests {
                 "{authorization}"
             );
         }
-        assert_eq!(guard.judge("10.0.0.1".parse().unwrap(), None), Err(Denial::Missing));
+        assert_eq!(guard.admit("10.0.0.1".parse().unwrap(), None), Err(Denial::Missing));
         assert_eq!(AdminSnapshot::from(&*guard.counters).bad_tokens, 2);
     }
 

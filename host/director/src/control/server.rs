@@ -7,7 +7,7 @@ use std::{fmt, io};
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path as UrlPath, Query, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
@@ -305,14 +305,16 @@ impl Visit {
         stream.set_write_timeout(Some(STALL_TIME_MAX));
         let service = service_fn(move |request: Request<Incoming>| {
             let admitted = match &self.guard {
-                Some((guard, from)) => guard.admit(*from, request.headers()),
+                Some((guard, from)) => {
+                    guard.admit(*from, request.headers().get(header::AUTHORIZATION))
+                }
                 None => Ok(()),
             };
             let router = TowerToHyperService::new(self.router.clone());
             async move {
                 match admitted {
                     Ok(()) => router.call(request).await,
-                    Err(response) => Ok(response),
+                    Err(denial) => Ok(denial.into_response()),
                 }
             }
         });
