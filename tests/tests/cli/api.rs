@@ -189,6 +189,21 @@ fn answers_are_as_described() {
             ],
         ),
         ("canary", &[("application/json", r#"{"share": 12.25}"#)]),
+        (
+            "weight",
+            &[
+                ("application/json", r#"{"weight": 7}"#),
+                ("application/json", r#"{"weight": null}"#),
+            ],
+        ),
+        (
+            "drain",
+            &[
+                ("application/json", r#"{"deadline": "5m", "then": "keep"}"#),
+                ("application/json", "{}"),
+            ],
+        ),
+        ("preview", &[("application/yaml", "services: []")]),
     ]);
     with_director(|socket| {
         for ((method, path), operation) in operations(&description) {
@@ -196,7 +211,7 @@ fn answers_are_as_described() {
             let nothing = [("", "")];
             for (media, body) in bodies.get(id).copied().unwrap_or(&nothing) {
                 let what = format!("{method} {path} {media}");
-                let mut asked = path.replace("{name}", "web");
+                let mut asked = path.replace("{name}", "web").replace("{server}", "10.0.0.11:8080");
                 if *media == "application/wasm" {
                     asked += "?name=mine";
                 }
