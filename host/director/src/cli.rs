@@ -3,6 +3,7 @@
 mod check;
 mod connections;
 mod demo;
+mod doctor;
 mod import;
 mod list;
 mod manuals;
@@ -46,6 +47,7 @@ const REFUSED: u8 = 2;
   wvs demo                 show all of it at work, touching nothing
   wvs check -c wvs.yaml    say everything that is wrong with a configuration
   wvs run -c wvs.yaml      run the director
+  wvs doctor -c wvs.yaml   find what keeps it from working, and what mends that
   wvs list                 show the running director's services and servers
   wvs connections          show its connections
   wvs drain web 10.0.0.11  empty a real server
@@ -68,6 +70,7 @@ struct CommandLine {
 enum Command {
     Run(run::RunArgs),
     Check(check::CheckArgs),
+    Doctor(doctor::DoctorArgs),
     List(list::ListArgs),
     Connections(connections::ConnectionsArgs),
     Drain(server::DrainArgs),
@@ -107,6 +110,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(CommandLine { command }) => match command {
             Command::Run(args) => run::run(&args),
             Command::Check(args) => check::check(&args),
+            Command::Doctor(args) => doctor::doctor(&args),
             Command::List(args) => list::list(&args),
             Command::Connections(args) => connections::connections(&args),
             Command::Drain(args) => server::drain(&args),

@@ -17,6 +17,7 @@
 //! from a [`Ledger`].
 
 mod follow;
+pub(crate) mod inspect;
 mod left_over;
 mod netlink;
 mod plan;
@@ -37,6 +38,7 @@ use crate::device;
 use crate::sysctl::{Ledger, LedgerError, LedgerLock, STATE_FOLDER};
 pub use follow::{Follower, follow};
 use futures_util::StreamExt;
+pub(crate) use netlink::{HostAddress, Link, Packet};
 use netlink::{Netlink, Way};
 use plan::{Plan, Surroundings, Tables};
 use step::{Rule, Step};
@@ -115,7 +117,7 @@ impl RouteNeeds {
     }
 
     /// Every real server.
-    fn all_servers(&self) -> impl Iterator<Item = SocketAddr> {
+    pub(crate) fn all_servers(&self) -> impl Iterator<Item = SocketAddr> {
         let servers = self.servers.iter().map(|(_, server)| *server);
         servers.chain(self.full_nat_servers.iter().copied())
     }

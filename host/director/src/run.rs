@@ -36,7 +36,9 @@ use crate::control::snapshot::{
     PluginsSnapshot, ReloadSnapshot, ServerStanding, ServiceSnapshot, ServicesSnapshot,
     StatsSnapshot,
 };
-use crate::control::{Answers, ClaimError, ControlServer, ControlSocket};
+use crate::control::{
+    AccessCounters, Answers, ClaimError, ControlServer, ControlSocket, TokenListener,
+};
 use crate::deployment::{Deployment, Misfit};
 use crate::device::{Device, DeviceCounters, DeviceError, DeviceNeeds, Offload, PacketLoop};
 use crate::logging;
@@ -99,6 +101,7 @@ struct State {
     device_queues: usize,
     device_offload: Offload,
     device_counters: Arc<DeviceCounters>,
+    access: Arc<AccessCounters>,
 }
 
 /// A task that ends with its owner.
@@ -140,7 +143,12 @@ impl Running {
             offload: config.device.offload,
             vips: needs.vips.clone(),
         })?;
-        let socket = ControlSocket::claim(&config.socket)?;
+        let socket = ControlSocket::claim(&config.socket, &config.admin)?;
+        let access = Arc::<AccessCounters>::default();
+        let listener = match &config.admin.tcp {
+            Some(tcp) => Some(TokenListener::claim(tcp, Arc::clone(&access))?),
+            None => None,
+        };
         let (routing, routing_commands) = match config.routing {
             RoutingMode::Managed => (Some(route::set_up(&needs).await?), None),
             RoutingMode::Print => (None, Some(route::print(&needs).await?)),
@@ -188,9 +196,16 @@ impl Running {
             device_queues,
             device_offload,
             device_counters: Arc::clone(packets.counters()),
+            access,
         });
         let answers: Arc<dyn Answers> = Arc::clone(&state) as _;
-        let control = match ControlServer::start(socket, answers) {
+        let serving = ControlServer::start(socket, answers).and_then(|mut control| {
+            if let Some(listener) = listener {
+                control.listen(listener)?;
+            }
+            Ok(control)
+        });
+        let control = match serving {
             Ok(control) => control,
             Err(error) => {
                 let _ = roads.take_back().await;
@@ -281,7 +296,7 @@ impl Running {
     #[must_use]
     pub fn pulse(&self) -> Pulse {
         let tasks = self.timers.iter().map(|timer| timer.0.abort_handle());
-        let tasks = tasks.chain([self.control.task()]).collect();
+        let tasks = tasks.chain(self.control.tasks()).collect();
         Pulse { packets: self.packets.pulse(), tasks }
     }
 
@@ -393,6 +408,7 @@ impl Answers for State {
                 write_errors: counters.write_errors(),
                 queue_full: counters.queue_full(),
             },
+            admin: self.access.as_ref().into(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The program as people call it: words in, words out, exit status.
 
+mod api;
 mod paper;
 
 use std::fs;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use tokio::runtime::Builder;
 use wvs::capture::CaptureWriter;
+use wvs::config::AdminConfig;
 use wvs::control::snapshot::{ConnectionList, PluginsSnapshot, Snapshot};
 use wvs::control::{Answers, ControlServer, ControlSocket};
 use wvs_tests::packet::echo;
@@ -58,6 +60,11 @@ fn help_of_run_shows_examples() {
 #[test]
 fn help_of_check_shows_examples() {
     insta::assert_snapshot!(run(&["check", "--help"]));
+}
+
+#[test]
+fn help_of_doctor_shows_examples() {
+    insta::assert_snapshot!(run(&["doctor", "--help"]));
 }
 
 #[test]
@@ -341,8 +348,11 @@ fn ask(arguments: &[&str]) -> String {
     let socket = folder.path().join("wvs.sock");
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let _context = runtime.enter();
-    let server =
-        ControlServer::start(ControlSocket::claim(&socket).unwrap(), Arc::new(Paper)).unwrap();
+    let server = ControlServer::start(
+        ControlSocket::claim(&socket, &AdminConfig::default()).unwrap(),
+        Arc::new(Paper),
+    )
+    .unwrap();
     let mut command = wvs();
     command.args(arguments).arg("--socket").arg(&socket).current_dir(folder.path());
     let told = show(&mut command, folder.path());

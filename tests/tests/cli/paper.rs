@@ -3,13 +3,13 @@
 use wvs::config::units::Percent;
 use wvs::control::Answers;
 use wvs::control::snapshot::{
-    ChangeSnapshot, ConnectionList, ConnectionSnapshot, ConnectionsSnapshot, DeviceSnapshot,
-    FragmentsSnapshot, FuelSnapshot, GenerationSnapshot, HealthSnapshot, PacketsSnapshot,
-    PersistenceSnapshot, PicksSnapshot, PluginSnapshot, PluginsSnapshot, PoolSnapshot,
-    ReloadSnapshot, RollbackSnapshot, SchedulerSnapshot, SchedulingSnapshot, SeatSnapshot,
-    ServerChange, ServerReload, ServerSnapshot, ServerStanding, ServiceFate, ServiceReload,
-    ServiceSnapshot, ServicesSnapshot, StatsSnapshot, SwapSnapshot, TimeSnapshot, TrafficSnapshot,
-    TrialReload, TrialSnapshot,
+    AdminSnapshot, ChangeSnapshot, ConnectionList, ConnectionSnapshot, ConnectionsSnapshot,
+    DeviceSnapshot, FragmentsSnapshot, FuelSnapshot, GenerationSnapshot, HealthSnapshot,
+    PacketsSnapshot, PersistenceSnapshot, PicksSnapshot, PluginSnapshot, PluginsSnapshot,
+    PoolSnapshot, ReloadSnapshot, RollbackSnapshot, SchedulerSnapshot, SchedulingSnapshot,
+    SeatSnapshot, ServerChange, ServerReload, ServerSnapshot, ServerStanding, ServiceFate,
+    ServiceReload, ServiceSnapshot, ServicesSnapshot, StatsSnapshot, SwapSnapshot, TimeSnapshot,
+    TrafficSnapshot, TrialReload, TrialSnapshot,
 };
 use wvs::operation::reload::ReloadError;
 use wvs::operation::servers::ServerAction;
@@ -218,6 +218,7 @@ impl Answers for Paper {
                 write_errors: 0,
                 queue_full: 5,
             },
+            admin: AdminSnapshot::default(),
         }
     }
 

@@ -26,6 +26,7 @@ mod capture;
 mod connections;
 mod demo;
 mod director;
+mod doctor;
 mod full_nat;
 mod host;
 mod host_state;
@@ -109,6 +110,7 @@ fn main() -> ExitCode {
         rights::trials(),
         log::trials(),
         service_manager::trials(),
+        doctor::trials(),
         demo::trials(),
     ];
     let trials =

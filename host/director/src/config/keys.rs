@@ -220,13 +220,43 @@ pub static DEVICE: Table = Table {
 /// `admin`.
 pub static ADMIN: Table = Table {
     path: "admin",
-    keys: &[Key::optional(
-        "socket",
-        "`/run/wvs/wvs.sock`",
-        Kind::Text("a path of at most 107 octets", "^.{1,107}$"),
-        "The Unix socket of the running director, made with mode 0660. Its folder is \
-             made when missing. A relative path starts at the configuration's folder.",
-    )],
+    keys: &[
+        Key::optional(
+            "socket",
+            "`/run/wvs/wvs.sock`",
+            Kind::Text("a path of at most 107 octets", "^.{1,107}$"),
+            "The Unix socket of the running director. Its folder is made when missing. A relative \
+             path starts at the configuration's folder.",
+        ),
+        Key::optional(
+            "mode",
+            "`\"0660\"`",
+            Kind::Form("an octal number from 0600 to 0666 without x bits", "^0?6[0246]{2}$"),
+            "The permissions of the socket. Who may write to it may use it.",
+        ),
+        Key::optional(
+            "group",
+            "the process's",
+            Kind::Text("a group's name or number, up to 31 characters", "^.{1,31}$"),
+            "The group of the socket, which must exist.",
+        ),
+        Key::optional(
+            "listen",
+            "nothing",
+            Kind::Form(
+                "an IP address with a port, as `127.0.0.1:9180` or `\"[::1]:9180\"`",
+                "^.+:[0-9]{1,5}$",
+            ),
+            "A TCP listener for programs, with the same interface; only together with `token_file`.",
+        ),
+        Key::optional(
+            "token_file",
+            "none",
+            Kind::Text("the path of a file that not everybody may read", "^.+$"),
+            "What clients of `listen` have to send along: 16 to 512 letters, digits and signs. It is \
+             read at the start. A relative path starts at the configuration's folder.",
+        ),
+    ],
 };
 
 /// `limits`.

@@ -19,8 +19,8 @@ use super::reach::{self, Taken};
 use super::reader::{Field, Fields, Reader};
 use super::servers::{self, Common, SeenServers};
 use super::{
-    Config, DeviceConfig, ForwardingConfig, RoutingMode, SchedulerConfig, ServerConfig,
-    ServiceConfig, forwarding, keys, persistence,
+    AdminConfig, Config, DeviceConfig, ForwardingConfig, RoutingMode, SchedulerConfig,
+    ServerConfig, ServiceConfig, admin, forwarding, keys, persistence,
 };
 use crate::device;
 
@@ -34,8 +34,6 @@ const TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(31 * 24 * 3_600);
 pub(crate) const SERVICES_MAX: usize = 4_096;
 const NAME_OCTETS_MAX: usize = 63;
-/// `sun_path` less its final zero.
-const SOCKET_PATH_OCTETS_MAX: usize = 107;
 
 /// The loopback device, and the sysctls of every device and of those to come.
 const DEVICES_OF_THE_KERNEL: [&str; 3] = ["lo", "all", "default"];
@@ -77,6 +75,7 @@ impl Default for Config {
             },
             routing: RoutingMode::Managed,
             socket: DEFAULT_SOCKET.into(),
+            admin: AdminConfig::default(),
             limits: TableLimits { connections: DEFAULT_CONNECTIONS, half_open: DEFAULT_HALF_OPEN },
             templates_max: DEFAULT_TEMPLATES,
             checks_max: DEFAULT_CHECKS,
@@ -127,10 +126,8 @@ fn read_file(reader: &mut Reader<'_>, file: &Fields<'_>, folder: &Path, config: 
         ];
         set(&mut config.routing, reader.choice(&field, &modes));
     }
-    if let Some(admin) = file.get("admin").and_then(|field| reader.fields(&field, &keys::ADMIN))
-        && let Some(field) = admin.get("socket")
-    {
-        read_socket(reader, &field, folder, config);
+    if let Some(field) = file.get("admin") {
+        admin::read(reader, &field, folder, config);
     }
     if let Some(limits) = file.get("limits").and_then(|field| reader.fields(&field, &keys::LIMITS))
     {
@@ -197,17 +194,6 @@ fn read_device(reader: &mut Reader<'_>, field: &Field<'_>, config: &mut DeviceCo
     if let Some(field) = fields.get("offload") {
         set(&mut config.offload, reader.choice(&field, &[("true", true), ("false", false)]));
     }
-}
-
-fn read_socket(reader: &mut Reader<'_>, field: &Field<'_>, folder: &Path, config: &mut Config) {
-    let Some(text) = reader.text(field) else { return };
-    let path = folder.join(text);
-    if text.is_empty() || path.as_os_str().len() > SOCKET_PATH_OCTETS_MAX {
-        let remedy = format!("use {}", keys::ADMIN.values("socket"));
-        reader.refuse(field, "is no path for a socket", &remedy);
-        return;
-    }
-    config.socket = path;
 }
 
 /// What must be known of all services to say whether the next one fits beside them.
@@ -519,6 +505,8 @@ mod tests {
         let config = Config::default();
         assert_eq!(documented(&keys::DEVICE, "name"), config.device.name);
         assert_eq!(documented(&keys::ADMIN, "socket"), config.socket.to_str().unwrap());
+        let mode = format!("\"{:04o}\"", config.admin.mode);
+        assert_eq!(documented(&keys::ADMIN, "mode"), mode);
         let connections = documented(&keys::LIMITS, "connections").parse();
         assert_eq!(connections, Ok(config.limits.connections));
         let half_open = documented(&keys::LIMITS, "half_open").parse();

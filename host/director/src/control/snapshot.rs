@@ -170,6 +170,17 @@ pub struct StatsSnapshot {
     pub fragments: FragmentsSnapshot,
     /// The TUN device.
     pub device: DeviceSnapshot,
+    /// Who tried to get in over TCP.
+    pub admin: AdminSnapshot,
+}
+
+/// Who tried to get in over TCP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdminSnapshot {
+    /// Requests with a wrong token.
+    pub bad_tokens: u64,
+    /// Requests that were not listened to, after too many of those from the same address.
+    pub locked_out: u64,
 }
 
 /// The connection table.

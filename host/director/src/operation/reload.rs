@@ -497,7 +497,7 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
     [
         ("device", old.device == new.device),
         ("routing", old.routing == new.routing),
-        ("admin", old.socket == new.socket),
+        ("admin", old.socket == new.socket && old.admin == new.admin),
         (
             "limits",
             old.limits == new.limits

@@ -36,6 +36,9 @@ pub(super) fn is_priority(priority: u32) -> bool {
     priority == GUARD_PRIORITY || (REPLY_PRIORITY..=REFUSAL_PRIORITY).contains(&priority)
 }
 
+/// The last of ours: what comes behind takes nothing from the director.
+pub(super) const LAST_PRIORITY: u32 = REFUSAL_PRIORITY;
+
 /// All ports that a rule can match: the kernel takes no others.
 pub(super) const ANY_PORT: RangeInclusive<u16> = 1..=0xfffe;
 

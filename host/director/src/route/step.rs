@@ -178,6 +178,14 @@ impl Step {
         }
     }
 
+    /// Whether it is the route that replies of real servers take to the director.
+    pub(super) fn is_reply_route(&self) -> bool {
+        matches!(
+            self,
+            Self::Route(Route { destination: Destination::Everywhere, via: Via::Device(_), .. })
+        )
+    }
+
     /// The command that takes it back, where one can be told in advance.
     pub(super) fn undo(&self) -> Option<String> {
         match self {
@@ -204,7 +212,7 @@ impl fmt::Display for Step {
     }
 }
 
-fn ip(is_ipv6: bool) -> &'static str {
+pub(super) fn ip(is_ipv6: bool) -> &'static str {
     if is_ipv6 { "ip -6" } else { "ip" }
 }
 
