@@ -27,8 +27,11 @@ pub fn json_schema() -> Value {
 }
 
 impl Table {
-    /// The schema that says where this one stands.
+    /// The schema that says where this one stands; of a mapping without keys, this one itself.
     pub(super) fn reference(&self) -> Value {
+        if self.keys.is_empty() {
+            return self.schema();
+        }
         json!({ "$ref": format!("#/$defs/{}", self.definition()) })
     }
 

@@ -627,7 +627,7 @@ pub static POOL: Table = Table {
         Key::optional(
             "ports",
             "1024-65535",
-            Kind::Said("PORTS", &Kind::Any),
+            PORTS,
             "The ports of each address. Every real server can have as many connections as there \
              are addresses times ports; the next one is refused as if it had no server.",
         ),
@@ -667,51 +667,16 @@ const TIMEOUT: Kind = Kind::Duration(Duration::from_millis(100)..=Duration::from
 pub static TIMEOUTS: Table = Table {
     path: "services[].timeouts",
     keys: &[
-        Key::optional(
-            "established",
-            "15m",
-            Kind::Said("TIMEOUT", &Kind::Any),
-            "TCP, both sides talk.",
-        ),
-        Key::optional(
-            "syn_sent",
-            "2m",
-            Kind::Said("TIMEOUT", &Kind::Any),
-            "TCP, a SYN came from the real server.",
-        ),
-        Key::optional(
-            "syn_recv",
-            "1m",
-            Kind::Said("TIMEOUT", &Kind::Any),
-            "TCP, a SYN came from the client.",
-        ),
-        Key::optional(
-            "fin_wait",
-            "2m",
-            Kind::Said("TIMEOUT", &Kind::Any),
-            "TCP, the real server closed its side.",
-        ),
-        Key::optional(
-            "time_wait",
-            "2m",
-            Kind::Said("TIMEOUT", &Kind::Any),
-            "TCP, both sides closed.",
-        ),
-        Key::optional("close", "10s", Kind::Said("TIMEOUT", &Kind::Any), "TCP, reset or refused."),
-        Key::optional(
-            "close_wait",
-            "1m",
-            Kind::Said("TIMEOUT", &Kind::Any),
-            "TCP, the client closed its side.",
-        ),
-        Key::optional(
-            "last_ack",
-            "30s",
-            Kind::Said("TIMEOUT", &Kind::Any),
-            "TCP, the last acknowledgement is awaited.",
-        ),
-        Key::optional("udp", "5m", Kind::Said("TIMEOUT", &Kind::Any), "UDP."),
-        Key::optional("icmp", "30s", Kind::Said("TIMEOUT", &Kind::Any), "ICMP echo."),
+        Key::optional("established", "15m", TIMEOUT, "TCP, both sides talk."),
+        Key::optional("syn_sent", "2m", TIMEOUT, "TCP, a SYN came from the real server."),
+        Key::optional("syn_recv", "1m", TIMEOUT, "TCP, a SYN came from the client."),
+        Key::optional("fin_wait", "2m", TIMEOUT, "TCP, the real server closed its side."),
+        Key::optional("time_wait", "2m", TIMEOUT, "TCP, both sides closed."),
+        Key::optional("close", "10s", TIMEOUT, "TCP, reset or refused."),
+        Key::optional("close_wait", "1m", TIMEOUT, "TCP, the client closed its side."),
+        Key::optional("last_ack", "30s", TIMEOUT, "TCP, the last acknowledgement is awaited."),
+        Key::optional("udp", "5m", TIMEOUT, "UDP."),
+        Key::optional("icmp", "30s", TIMEOUT, "ICMP echo."),
     ],
 };
 

@@ -70,7 +70,7 @@ impl Kind {
             Self::Percent => "0% to 100%, in steps of 0.01%".to_owned(),
             Self::Address => "an IP address".to_owned(),
             Self::Text(said, _) | Self::Form(said, _) | Self::Said(said, _) => (*said).to_owned(),
-            Self::Mapping(Table { keys: [], .. }) => "`{}`".to_owned(),
+            Self::Options(Table { keys: [], .. }) => "`{}`".to_owned(),
             Self::Mapping(_) => "a mapping".to_owned(),
             Self::Options(_) => "a mapping, may be empty".to_owned(),
             Self::Named(what, _, most) => format!("a mapping of at most {most} names to {what}"),
