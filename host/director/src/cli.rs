@@ -1,5 +1,6 @@
 //! The command line.
 
+mod capture;
 mod check;
 mod connections;
 mod demo;
@@ -49,6 +50,8 @@ const REFUSED: u8 = 2;
   wvs drain web 10.0.0.11  empty a real server
   wvs plugin swap web wlc  give a service to another scheduler while it runs
   wvs reload               have it read its configuration again
+  wvs capture web --dropped -o web.pcapng
+                           record its packets, and what became of each
   wvs replay in.pcap -c wvs.yaml -o out.pcap
                            see what a director would do with captured packets
   wvs plugin check my.wasm try a scheduler of your own
@@ -71,6 +74,7 @@ enum Command {
     Weight(server::WeightArgs),
     Plugin(plugin::PluginArgs),
     Reload(reload::ReloadArgs),
+    Capture(capture::CaptureArgs),
     Replay(replay::ReplayArgs),
     Demo(demo::DemoArgs),
     Completions(CompletionsArgs),
@@ -108,6 +112,7 @@ pub(crate) fn main() -> ExitCode {
             Command::Weight(args) => server::weight(&args),
             Command::Plugin(args) => plugin::plugin(&args),
             Command::Reload(args) => reload::reload(&args),
+            Command::Capture(args) => capture::capture(&args),
             Command::Replay(args) => replay::replay(&args),
             Command::Demo(args) => demo::demo(&args),
             Command::Manuals(args) => manuals::manuals(&args),

@@ -11,11 +11,13 @@
 //! | `POST /v1/services/NAME/servers/SERVER/ACTION` | [`snapshot::ServerStanding`] |
 //! | `POST /v1/reload` | [`snapshot::ReloadSnapshot`] |
 //! | `POST /v1/preview`, with a configuration | [`snapshot::ReloadSnapshot`], of what it would change |
+//! | `POST /v1/captures` | a pcapng file, as it comes to be |
 //!
 //! What the actions are and what they are told is in `change` and `servers`. Whatever is refused is answered with
 //! a [`snapshot::Refusal`]. Whoever may open the socket, which its mode 0660 decides, may ask and may
 //! change.
 
+mod capture;
 mod change;
 mod client;
 mod server;
@@ -24,7 +26,7 @@ pub mod snapshot;
 mod socket;
 
 pub use change::{ModuleQuery, ShareRequest, SwapRequest};
-pub use client::{AskError, Message, ask, fetch, tell};
+pub use client::{AskError, Message, Received, ask, fetch, receive, tell};
 pub use server::{Answers, ControlServer};
 pub use servers::{DrainRequest, Then, WeightRequest};
 pub use socket::{ClaimError, ControlSocket};
@@ -46,6 +48,8 @@ pub const RELOAD: &str = "/v1/reload";
 
 /// The path that says what a configuration would change.
 pub const PREVIEW: &str = "/v1/preview";
+/// The path that packets are recorded under.
+pub const CAPTURES: &str = "/v1/captures";
 
 /// The most connections that are listed at once.
 pub const CONNECTIONS_LISTED_MAX: usize = 100_000;

@@ -21,6 +21,7 @@ pub mod seat;
 pub mod service_manager;
 mod stop_signals;
 pub mod sysctl;
+pub mod tap;
 
 use std::process::ExitCode;
 

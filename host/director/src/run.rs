@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinHandle, spawn_blocking, yield_now};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use wvs_core::connection::Connection;
 use wvs_core::connection::table::Table;
 use wvs_core::director::{Director, DirectorConfig};
@@ -39,6 +39,7 @@ use crate::operation::servers::ServerAction;
 use crate::operation::{self, Action, ChangeError, Operation};
 use crate::route::{self, Follower, RouteError, RouteNeeds, Routing};
 use crate::seat::Seat;
+use crate::tap::{CaptureRefusal, CaptureRequest, Recording, Tap};
 
 /// The version in listings and answers.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -93,6 +94,7 @@ struct State {
     device_queues: usize,
     device_offload: Offload,
     device_counters: Arc<DeviceCounters>,
+    tap: Arc<Tap>,
 }
 
 /// Leads nothing anywhere.
@@ -204,7 +206,8 @@ impl Running {
     ) -> Result<(Arc<State>, PacketLoop, ControlServer), StartError> {
         let device_name = device.name().to_owned();
         let (device_queues, device_offload) = (device.queues(), device.offload());
-        let packets = PacketLoop::start(device, director, clock)?;
+        let tap = Arc::<Tap>::default();
+        let packets = PacketLoop::start(device, director, clock, &tap)?;
         let state = Arc::new(State {
             director: Arc::clone(director),
             operation,
@@ -214,6 +217,7 @@ impl Running {
             device_queues,
             device_offload,
             device_counters: Arc::clone(packets.counters()),
+            tap,
         });
         let answers: Arc<dyn Answers> = Arc::clone(&state) as _;
         let control = ControlServer::start(socket, answers).map_err(StartError::Serve)?;
@@ -296,7 +300,8 @@ impl Running {
     /// # Errors
     /// Some route, rule or setting could not be taken back. Everything else was.
     pub async fn stop(self) -> Result<(), RouteError> {
-        let Self { packets, routing, follower, control, timers, .. } = self;
+        let Self { state, packets, routing, follower, control, timers, .. } = self;
+        end_captures(&state.tap).await;
         drop(control);
         drop(timers);
         follower.stop().await;
@@ -372,6 +377,11 @@ impl Answers for State {
         self.operation.reload()
     }
 
+    fn capture(&self, request: &CaptureRequest) -> Result<Recording, CaptureRefusal> {
+        let (device, threads) = (&self.device_name, self.device_queues);
+        self.tap.capture(request, &self.director, device, threads)
+    }
+
     fn stats(&self) -> StatsSnapshot {
         let counters = &self.device_counters;
         StatsSnapshot {
@@ -394,6 +404,21 @@ impl Answers for State {
             },
         }
     }
+}
+
+/// How long captures have to write their ends when the director stops.
+const CAPTURES_END_WITHIN: Duration = Duration::from_millis(200);
+
+/// Ends captures so that their files say how much was missed.
+async fn end_captures(tap: &Tap) {
+    tap.close();
+    let all_ended = async {
+        while tap.open() > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    // Whoever does not read gets no end.
+    let _ = timeout(CAPTURES_END_WITHIN, all_ended).await;
 }
 
 async fn sweep(director: Arc<Director>, clock: Clock) {

@@ -14,6 +14,7 @@ use wvs::operation::reload::ReloadError;
 use wvs::operation::servers::ServerAction;
 use wvs::operation::{Action, ChangeError, Proposal, ProposedPlugin};
 use wvs::seat::SeatError;
+use wvs::tap::{CaptureRefusal, CaptureRequest, Recording};
 
 /// Answers with one of everything, and with the longest of what goes in a column.
 pub(crate) struct Paper;
@@ -377,6 +378,10 @@ impl Answers for Paper {
 
     fn recording(&self, _: &str) -> Result<Vec<u8>, ChangeError> {
         Err(SeatError::NotRecorded.into())
+    }
+
+    fn capture(&self, _: &CaptureRequest) -> Result<Recording, CaptureRefusal> {
+        Err(CaptureRefusal::TooMany)
     }
 
     fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {

@@ -10,15 +10,18 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
-use tokio::time::timeout;
 
+use super::capture::{Allowance, capture};
 use super::change::{CHANGES_MAX, change, preview, reload};
 use super::servers::change_server;
 use super::snapshot::{
@@ -26,12 +29,12 @@ use super::snapshot::{
     ServicesSnapshot, StatsSnapshot,
 };
 use super::{
-    CONNECTIONS, CONNECTIONS_LISTED, CONNECTIONS_LISTED_MAX, ControlSocket, PLUGINS, PREVIEW,
-    RECORDING, RELOAD, SERVICES, STATS, scheduler_path, server_path,
+    CONNECTIONS, CONNECTIONS_LISTED, CONNECTIONS_LISTED_MAX, ControlSocket, PLUGINS, PREVIEW, RECORDING, RELOAD, SERVICES, STATS, scheduler_path, server_path, CAPTURES,
 };
 use crate::operation::reload::ReloadError;
 use crate::operation::servers::ServerAction;
 use crate::operation::{Action, ChangeError};
+use crate::tap::{CaptureRefusal, CaptureRequest, Recording};
 
 /// Connections at once; the next one waits. Listings take microseconds, so more would only be a
 /// way to use memory.
@@ -93,6 +96,9 @@ pub trait Answers: Send + Sync + 'static {
     /// # Errors
     /// See [`ReloadError`].
     fn preview(&self, text: &str) -> Result<ReloadSnapshot, ReloadError>;
+    /// Begins to record packets, until the recording is dropped.
+    /// See [`CaptureRefusal`].
+    fn capture(&self, request: &CaptureRequest) -> Result<Recording, CaptureRefusal>;
 
     /// Reads the configuration again. May take seconds.
     ///
@@ -147,6 +153,7 @@ impl ControlServer {
             .route(&server_path("{name}", "{server}", "{action}"), post(change_server))
             .route(RELOAD, post(reload))
             .route(PREVIEW, post(preview))
+            .route(CAPTURES, post(capture))
             .fallback(unknown)
             .method_not_allowed_fallback(other_method)
             .with_state(Shared { answers, changes: Arc::new(Semaphore::new(CHANGES_MAX)) });
@@ -193,16 +200,23 @@ async fn accept(listener: UnixListener, router: Router) {
 }
 
 async fn serve(stream: UnixStream, router: Router) {
+    let (allowance, mut allowed_until) = Allowance::of(CONNECTION_TIME_MAX);
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(allowance.clone());
+        router.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_TIME_MAX)
         .max_buf_size(REQUEST_OCTETS_MAX)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    match timeout(CONNECTION_TIME_MAX, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a control connection ended early"),
-        Err(_) => tracing::debug!("a control connection took too long"),
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        result = connection => if let Err(error) = result {
+            tracing::debug!(%error, "a control connection ended early");
+        },
+        () = allowed_until.run_out() => tracing::debug!("a control connection took too long"),
     }
 }
 
@@ -270,24 +284,45 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
 
     use super::super::change::BODY_TIME_MAX;
     use super::super::snapshot::{
         ConnectionsSnapshot, DeviceSnapshot, FragmentsSnapshot, GenerationSnapshot, PacketsSnapshot,
     };
     use super::super::{AskError, Message, ask, fetch, tell};
+    use wvs_core::director::Director;
+    use wvs_core::service::Services;
+
     use super::*;
+    use crate::config::Config;
     use crate::config::units::Percent;
     use crate::operation::{Proposal, ProposedPlugin};
+    use crate::run::director_config;
     use crate::seat::SeatError;
+    use crate::tap::Tap;
 
     /// A director with one service, `web`, which does nothing but write down what it is told.
-    #[derive(Default)]
     struct Fixed {
+        tap: Arc<Tap>,
+        director: Arc<Director>,
         told: Mutex<Vec<Action>>,
         /// Changes of the service `slow` that are under way, and the most that ever were.
         under_way: AtomicUsize,
         most: AtomicUsize,
+    }
+
+    impl Default for Fixed {
+        fn default() -> Self {
+            let settings = director_config(&Config::default(), 1);
+            Self {
+                tap: Arc::default(),
+                director: Arc::new(Director::new(settings, Services::default())),
+                told: Mutex::default(),
+                under_way: AtomicUsize::default(),
+                most: AtomicUsize::default(),
+            }
+        }
     }
 
     impl Answers for Fixed {
@@ -401,6 +436,10 @@ mod tests {
                 "web" => Ok(b"recorded".to_vec()),
                 _ => Err(SeatError::NotRecorded.into()),
             }
+        }
+
+        fn capture(&self, request: &CaptureRequest) -> Result<Recording, CaptureRefusal> {
+            self.tap.capture(request, &self.director, "wvs0", 1)
         }
 
         fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {
