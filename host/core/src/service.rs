@@ -574,6 +574,12 @@ impl Service {
         Some(Placement { is_sorry: true, ..Placement::by_director(server) })
     }
 
+    /// `request` as it would be if it were the scheduler's next one.
+    pub(crate) fn next_request(&self, request: Request) -> Request {
+        let random = self.seat().random.clone().next();
+        Request { service_id: self.config.id, random, ..request }
+    }
+
     /// Tells the scheduler of at most so many events.
     #[cold]
     fn tell(&self, seat: &mut Seat, events_max: usize) {

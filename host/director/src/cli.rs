@@ -4,6 +4,7 @@ mod capture;
 mod check;
 mod connections;
 mod demo;
+mod explain;
 mod list;
 mod manuals;
 mod plugin;
@@ -48,6 +49,8 @@ const REFUSED: u8 = 2;
   wvs list                 show the running director's services and servers
   wvs connections          show its connections
   wvs drain web 10.0.0.11  empty a real server
+  wvs explain 198.51.100.7:40000 203.0.113.10:80
+                           say what it would do with a packet, and why
   wvs plugin swap web wlc  give a service to another scheduler while it runs
   wvs reload               have it read its configuration again
   wvs capture web --dropped -o web.pcapng
@@ -72,6 +75,7 @@ enum Command {
     Drain(server::DrainArgs),
     Enable(server::EnableArgs),
     Weight(server::WeightArgs),
+    Explain(explain::ExplainArgs),
     Plugin(plugin::PluginArgs),
     Reload(reload::ReloadArgs),
     Capture(capture::CaptureArgs),
@@ -110,6 +114,7 @@ pub(crate) fn main() -> ExitCode {
             Command::Drain(args) => server::drain(&args),
             Command::Enable(args) => server::enable(&args),
             Command::Weight(args) => server::weight(&args),
+            Command::Explain(args) => explain::explain(&args),
             Command::Plugin(args) => plugin::plugin(&args),
             Command::Reload(args) => reload::reload(&args),
             Command::Capture(args) => capture::capture(&args),

@@ -6,6 +6,7 @@
 //! | `GET /v1/stats` | [`snapshot::StatsSnapshot`] |
 //! | `GET /v1/plugins` | [`snapshot::PluginsSnapshot`] |
 //! | `GET /v1/connections?service=NAME&limit=N` | [`snapshot::ConnectionList`] |
+//! | `GET /v1/explain?from=A:P&to=A:P&protocol=tcp` | [`snapshot::ExplanationSnapshot`] |
 //! | `GET /v1/services/NAME/scheduler/recording` | a recording, as octets |
 //! | `POST /v1/services/NAME/scheduler/ACTION` | [`snapshot::ChangeSnapshot`] |
 //! | `POST /v1/services/NAME/servers/SERVER/ACTION` | [`snapshot::ServerStanding`] |
@@ -48,6 +49,10 @@ pub const RELOAD: &str = "/v1/reload";
 
 /// The path that says what a configuration would change.
 pub const PREVIEW: &str = "/v1/preview";
+
+/// The path of [`snapshot::ExplanationSnapshot`].
+pub const EXPLAIN: &str = "/v1/explain";
+
 /// The path that packets are recorded under.
 pub const CAPTURES: &str = "/v1/captures";
 

@@ -8,6 +8,7 @@ pub mod control;
 pub mod demo;
 pub mod deployment;
 pub mod device;
+pub mod explain;
 pub mod lab;
 pub mod logging;
 pub mod operation;

@@ -16,23 +16,26 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use wvs_core::connection::Connection;
 use wvs_core::connection::table::Table;
 use wvs_core::director::{Director, DirectorConfig};
+use wvs_core::explain::Question;
 use wvs_core::packet::address::Address;
 use wvs_core::real_server::RealServer;
 use wvs_core::service::Terms;
 use wvs_core::time::Moment;
-use wvs_plugin::{Host, HostError};
+use wvs_plugin::{Host, HostError, InstanceError};
 
 pub use pulse::{Pulse, Stalled};
 
 use crate::clock::Clock;
 use crate::config::{Config, ForwardingConfig, RoutingMode};
 use crate::control::snapshot::{
-    ChangeSnapshot, ConnectionList, ConnectionSnapshot, DeviceSnapshot, PluginsSnapshot,
-    ReloadSnapshot, ServerStanding, ServiceSnapshot, ServicesSnapshot, StatsSnapshot,
+    ChangeSnapshot, ConnectionList, ConnectionSnapshot, DeviceSnapshot, ExplanationSnapshot,
+    PluginsSnapshot, ReloadSnapshot, ServerStanding, ServiceSnapshot, ServicesSnapshot,
+    StatsSnapshot,
 };
 use crate::control::{Answers, ClaimError, ControlServer, ControlSocket};
 use crate::deployment::{Deployment, Misfit};
 use crate::device::{Device, DeviceCounters, DeviceError, DeviceNeeds, Offload, PacketLoop};
+use crate::explain::explain;
 use crate::logging;
 use crate::operation::reload::ReloadError;
 use crate::operation::servers::ServerAction;
@@ -350,6 +353,10 @@ impl Answers for State {
         let rest = limit.saturating_sub(connections.len());
         connections.extend(list_connections(tables.v6(), rest, terms.as_ref(), now));
         Some(ConnectionList { total, connections })
+    }
+
+    fn explain(&self, question: &Question) -> Result<ExplanationSnapshot, InstanceError> {
+        explain(&self.director, question, self.clock.now())
     }
 
     fn change(&self, service: &str, action: Action) -> Result<ChangeSnapshot, ChangeError> {

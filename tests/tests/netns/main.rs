@@ -35,6 +35,7 @@ mod offload;
 mod path_mtu;
 mod plugins;
 mod programs;
+mod recorder;
 mod refusals;
 mod restart;
 mod rights;
@@ -101,6 +102,7 @@ fn main() -> ExitCode {
         path_mtu::trials(),
         programs::trials(),
         restart::trials(),
+        recorder::trials(),
         refusals::trials(),
         rights::trials(),
         log::trials(),

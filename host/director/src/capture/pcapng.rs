@@ -471,3 +471,220 @@ impl BlockCutter {
         self.statistics
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pcap_parser::pcapng::PcapNGSlice;
+    use proptest::prelude::*;
+
+    use super::super::{CaptureError, CaptureReader, Record};
+    use super::*;
+
+    const SAMPLE: CapturedPacket<'_> = CapturedPacket {
+        time: Duration::new(1, 2),
+        octets: b"abcde",
+        original_octets: 60,
+        is_outbound: true,
+        is_checksum_unfinished: true,
+        id: 7,
+        queue: 3,
+        comment: "why",
+    };
+
+    const COUNTED: CaptureStatistics =
+        CaptureStatistics { seen: 9, matched: 8, missed: 7, written: 1 };
+
+    fn file() -> Vec<u8> {
+        let mut writer = PcapngWriter::new("wvs0", 128);
+        writer.put(&SAMPLE);
+        writer.put_statistics(Duration::new(1, 2), &COUNTED);
+        writer.take()
+    }
+
+    /// What can be read, and how it ended.
+    fn read(file: &[u8]) -> (Vec<(Record, Vec<u8>)>, Option<CaptureError>) {
+        let mut packets = Vec::new();
+        let mut reader = match CaptureReader::new(file) {
+            Ok(reader) => reader,
+            Err(error) => return (packets, Some(error)),
+        };
+        let mut frame = Vec::new();
+        loop {
+            match reader.read(&mut frame) {
+                Ok(Some(record)) => packets.push((record, frame.clone())),
+                Ok(None) => return (packets, None),
+                Err(error) => return (packets, Some(error)),
+            }
+        }
+    }
+
+    /// Octets as text, four to a word.
+    fn hex(octets: &[u8]) -> Vec<String> {
+        let word = |word: &[u8]| word.iter().map(|octet| format!("{octet:02x}")).collect();
+        octets.chunks(4).map(word).collect()
+    }
+
+    #[test]
+    fn packet_is_written_octet_for_octet_as_the_format_has_it() {
+        let mut writer = PcapngWriter::new("wvs0", 128);
+        let head = writer.take();
+        writer.put(&SAMPLE);
+        assert_eq!(
+            hex(&writer.take()),
+            [
+                // Kind, length, interface; 1,000,000,002 ns in two halves; lengths; octets.
+                "06000000", "50000000", "00000000", "00000000", "02ca9a3b", "05000000", "3c000000",
+                "61626364", "65000000",
+                // Comment, flags, id, queue, end of the options, length.
+                "01000300", "77687900", "02000400", "02020000", "05000800", "07000000", "00000000",
+                "06000400", "03000000", "00000000", "50000000",
+            ]
+            .map(str::to_owned)
+        );
+        let section =
+            ["0a0d0d0a", "30000000", "4d3c2b1a", "01000000", "ffffffff", "ffffffff", "04000900"];
+        assert_eq!(hex(&head)[..7], section);
+    }
+
+    #[test]
+    fn what_was_written_is_read_again() {
+        let (packets, end) = read(&file());
+        assert!(end.is_none(), "{end:?}");
+        let record = Record {
+            time: SAMPLE.time,
+            original_octets: 60,
+            is_outbound: true,
+            is_checksum_unfinished: true,
+        };
+        assert_eq!(packets, [(record, b"abcde".to_vec())]);
+    }
+
+    #[test]
+    fn file_that_is_cut_off_anywhere_gives_what_is_whole_and_never_more() {
+        let file = file();
+        let mut cutter = BlockCutter::default();
+        let mut whole = Vec::new();
+        for length in 0..file.len() {
+            let (packets, end) = read(&file[..length]);
+            // Up to the last octet of the packet's block, the statistics follow.
+            assert_eq!(packets.len(), usize::from(length >= file.len() - 76), "{length}");
+            assert!(packets.len() == 1 || end.is_some() || length >= 48, "{length}");
+            whole.extend(cutter.cut(&file[length..=length]).unwrap());
+            // What the cutter gives is a whole file at any time.
+            let (_, end) = read(&whole);
+            assert!(whole.is_empty() || end.is_none(), "{length}: {end:?}");
+        }
+        assert_eq!(whole, file);
+        // It was sent without having come.
+        assert_eq!((cutter.packets(), cutter.statistics()), (0, COUNTED));
+    }
+
+    #[test]
+    fn either_byte_order_all_kinds_of_packets_and_times_are_read() {
+        let mut file = Vec::new();
+        let mut block = |kind: u32, body: &[u8]| {
+            let length = u32::try_from(body.len() + FRAME).unwrap();
+            for part in
+                [&kind.to_be_bytes()[..], &length.to_be_bytes(), body, &length.to_be_bytes()]
+            {
+                file.extend_from_slice(part);
+            }
+        };
+        let words = |words: &[u32]| -> Vec<u8> {
+            words.iter().flat_map(|word| word.to_be_bytes()).collect()
+        };
+        let section = words(&[BYTE_ORDER, 1 << 16, u32::MAX, u32::MAX]);
+        block(SECTION, &section);
+        // Ethernet of which 3 octets are kept, with times in microseconds; raw, in 2⁻¹⁰ s, from 100 s on.
+        block(INTERFACE, &words(&[1 << 16, 3]));
+        block(
+            INTERFACE,
+            &words(&[101 << 16, 0, 9 << 16 | 1, 0x8a00_0000, 14 << 16 | 8, 0, 100, 0]),
+        );
+        block(PACKET, &words(&[0, 0, 1_000_001, 2, 2, 0x6162_0000]));
+        block(PACKET, &words(&[1, 0, 1_536, 1, 9, 0x6100_0000, 2 << 16 | 4, OUTBOUND, 0]));
+        block(OLD_PACKET, &words(&[0, 0, 5, 1, 1, 0x6100_0000]));
+        block(SIMPLE_PACKET, &words(&[100, 0x6162_6300]));
+        block(0x0bad, b"whatever");
+        // A second section has interfaces of its own.
+        block(SECTION, &section);
+        block(PACKET, &words(&[0, 0, 0, 0, 0]));
+        let (packets, end) = read(&file);
+        let record = |time, original_octets, is_outbound| Record {
+            time,
+            original_octets,
+            is_outbound,
+            is_checksum_unfinished: false,
+        };
+        assert_eq!(
+            packets,
+            [
+                (record(Duration::from_micros(1_000_001), 2, false), b"ab".to_vec()),
+                (record(Duration::from_millis(101_500), 9, true), b"a".to_vec()),
+                (record(Duration::from_micros(5), 1, false), b"a".to_vec()),
+                (record(Duration::ZERO, 100, false), b"abc".to_vec()),
+            ]
+        );
+        assert!(matches!(end, Some(CaptureError::Block { packet: 5, .. })), "{end:?}");
+    }
+
+    proptest! {
+        /// Whatever is written, somebody else's parser reads, and so do we.
+        #[test]
+        fn another_parser_reads_the_same(
+            packets in prop::collection::vec(
+                (any::<u64>(), prop::collection::vec(any::<u8>(), 0..100), any::<bool>(), ".{0,40}"),
+                0..10,
+            ),
+        ) {
+            let mut writer = PcapngWriter::new("wvs0", 128);
+            for (nanos, octets, is_outbound, comment) in &packets {
+                writer.put(&CapturedPacket {
+                    time: Duration::from_nanos(*nanos),
+                    octets,
+                    original_octets: octets.len(),
+                    is_outbound: *is_outbound,
+                    comment,
+                    ..SAMPLE
+                });
+            }
+            let file = writer.take();
+            let theirs: Vec<_> = PcapNGSlice::from_slice(&file)
+                .unwrap()
+                .filter_map(|block| match block.unwrap() {
+                    pcap_parser::PcapBlockOwned::NG(pcap_parser::Block::EnhancedPacket(packet)) => {
+                        let nanos = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
+                        let flags = packet.options[1].as_u32_le().unwrap();
+                        let comment = packet.options[0].as_str().unwrap().to_owned();
+                        let octets = packet.data[..packet.caplen as usize].to_vec();
+                        Some((nanos, octets, flags & DIRECTION == OUTBOUND, comment))
+                    }
+                    _ => None,
+                })
+                .collect();
+            prop_assert_eq!(&theirs, &packets);
+            let (ours, end) = read(&file);
+            prop_assert!(end.is_none());
+            let ours: Vec<_> = ours
+                .into_iter()
+                .map(|(record, octets)| (record.time.as_nanos(), octets, record.is_outbound))
+                .collect();
+            let expected: Vec<_> = packets
+                .into_iter()
+                .map(|(nanos, octets, is_outbound, _)| (u128::from(nanos), octets, is_outbound))
+                .collect();
+            prop_assert_eq!(ours, expected);
+        }
+
+        /// No octets make reading panic, or take memory without end.
+        #[test]
+        fn no_octets_make_it_panic(octets in prop::collection::vec(any::<u8>(), 0..200), at in 0_usize..100) {
+            let mut file = file();
+            let at = at % file.len();
+            file.truncate(at);
+            file.extend(octets);
+            let _ = read(&file);
+            let _ = BlockCutter::default().cut(&file);
+        }
+    }
+}
