@@ -18,7 +18,7 @@ pub const TICK: Duration = Duration::from_millis(20);
 /// Octets of the file that are handed on at once, and one packet at most.
 const CHUNK_OCTETS: usize = 64 << 10;
 
-/// How often the file says how much was missed, if anything happened.
+/// How often the file says how much was missed while there is nothing else to write.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often is looked whether the threads have let go of the rings of a capture that ended.
@@ -133,8 +133,9 @@ impl Recording {
         let new = statistics.missed.saturating_sub(self.missed_told);
         self.tap.counters.missed.add(new);
         self.missed_told += new;
-        let is_due = statistics != self.told && self.told_at.elapsed() >= STATISTICS_INTERVAL;
-        if is_due || self.is_over {
+        // With every piece, so that a file that ends anywhere says it.
+        let is_due = !self.file.is_empty() || self.told_at.elapsed() >= STATISTICS_INTERVAL;
+        if is_due && statistics != self.told || self.is_over {
             self.file.put_statistics(now(), &statistics);
             self.told = statistics;
             self.told_at = Instant::now();
