@@ -2,13 +2,16 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
-use wvs::control::snapshot::FateSnapshot;
+use wvs::control::snapshot::{FateSnapshot, OpeningSnapshot};
 use wvs_core::director::{ClosedPort, DirectorConfig};
 use wvs_core::explain::{Fate, Question};
 use wvs_core::packet::Packet;
+use wvs_core::persistence::{Persistence, Quiesced};
 use wvs_core::real_server::RealServer;
+use wvs_core::roster::Standing;
 use wvs_core::service::{OnNoServer, OnStray, Protocol};
 use wvs_core::verdict::{DropReason, Verdict};
 use wvs_plugin::{Host, Limits, Source, WasmScheduler, builtin};
@@ -23,11 +26,11 @@ fn question(protocol: Protocol, from: SocketAddr, to: SocketAddr) -> Question {
 fn world(on_stray: OnStray, on_no_server: OnNoServer, closed_port: ClosedPort) -> World {
     let servers = ["10.0.0.11:8080", "10.0.0.12:8080"];
     let mut web = ServiceSpec::new(Protocol::Tcp, "203.0.113.10:80", &servers);
-    web.on_stray = on_stray;
+    web.settings.on_stray = on_stray;
     // The same servers: the reply of one client's port can be taken.
     let also = ServiceSpec::new(Protocol::Tcp, "203.0.113.10:81", &servers);
     let mut empty = ServiceSpec::new(Protocol::Tcp, "203.0.113.10:82", &[]);
-    empty.on_no_server = on_no_server;
+    empty.settings.on_no_server = on_no_server;
     let full = ServiceSpec::new(Protocol::Tcp, "203.0.113.12:80", &["10.0.0.13:8080"])
         .full_nat(&["203.0.113.99"], 1..=20);
     World::with(
@@ -100,10 +103,9 @@ proptest! {
             let explanation = world.director.explain(&question, world.now());
             let obstacles = match &explanation.opening {
                 Some(Fate::Scheduled(scheduling)) => scheduling
-                    .service
-                    .servers()
+                    .members
                     .iter()
-                    .filter(|server| world.director.obstacle(&question, server).is_some())
+                    .filter(|member| world.director.obstacle(&question, &member.server).is_some())
                     .count(),
                 _ => 0,
             };
@@ -118,6 +120,7 @@ proptest! {
             };
             let is_reset = question.protocol == Protocol::Tcp && packet_is_reset(&buffer, verdict);
             match (fate, &explanation.connection) {
+                (Some(Fate::OnePacketReply), _) => prop_assert_eq!(verdict, Verdict::Forward),
                 (None, Some(connection)) => {
                     prop_assert_eq!(verdict, Verdict::Forward, "{:?}", explanation);
                     let seen = receive(&buffer[..usize::from(u16::from_be_bytes([buffer[2], buffer[3]]))]);
@@ -135,7 +138,7 @@ proptest! {
                 (Some(Fate::Dropped(reason)), _) => prop_assert_eq!(verdict, Verdict::Drop(*reason)),
                 (Some(Fate::Answered(_)), _) => prop_assert_eq!(verdict, Verdict::Reply),
                 (Some(Fate::Scheduled(scheduling)), _) => {
-                    if scheduling.service.servers().is_empty() {
+                    if scheduling.members.is_empty() {
                         let fate = Fate::without_server(&scheduling.service, &question);
                         let expected = match fate {
                             Fate::Dropped(reason) => Verdict::Drop(reason),
@@ -148,7 +151,7 @@ proptest! {
                             verdict == Verdict::Forward || verdict == taken && obstacles > 0,
                             "{:?}, {:?}", verdict, explanation
                         );
-                        prop_assert!(verdict != Verdict::Forward || obstacles < scheduling.service.servers().len());
+                        prop_assert!(verdict != Verdict::Forward || obstacles < scheduling.members.len());
                     }
                 }
                 (None, None) => prop_assert!(false, "nothing is said"),
@@ -176,12 +179,10 @@ fn every_built_in_is_foretold_connection_by_connection_and_does_not_notice() {
         let addresses: Vec<_> = (1..=4).map(|number| format!("10.0.0.{number}:8080")).collect();
         let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
         let spec = ServiceSpec::new(Protocol::Tcp, "203.0.113.10:80", &addresses);
-        let world = World::new(vec![spec.scheduler(scheduler)]);
-        let service = &world.director.services().list()[0];
-        for (server, weight) in service.servers().iter().zip([3, 1, 2, 0]) {
-            server.set_weight(weight);
-        }
-        service.servers_changed();
+        let mut spec = spec.scheduler(scheduler);
+        spec.standings = [3, 1, 2, 0].map(Standing::new).to_vec();
+        let world = World::new(vec![spec]);
+        let service = Arc::clone(&world.director.services().list()[0]);
         let counters =
             service.look_at_scheduler(|scheduler| WasmScheduler::of(scheduler).unwrap().counters());
         for port in 1..=60 {
@@ -198,7 +199,7 @@ fn every_built_in_is_foretold_connection_by_connection_and_does_not_notice() {
             assert_eq!(opening.server, again.server, "{name}");
             let asked = opening.asked.unwrap();
             assert_eq!((&*asked.plugin, asked.generation, asked.is_exact), (*name, 3, true));
-            assert_eq!(opening.servers[3].out.as_deref(), Some("weight 0"));
+            assert_eq!(opening.servers[3].out.as_deref(), Some("weight 0, in the configuration"));
 
             let syn = tcp(client, at("203.0.113.10:80"), SYN);
             let Some(server) = opening.server else {
@@ -216,4 +217,54 @@ fn every_built_in_is_foretold_connection_by_connection_and_does_not_notice() {
             }
         }
     }
+}
+
+#[test]
+fn persistence_thresholds_backups_and_the_sorry_server_are_told_as_they_are() {
+    let host = Host::new().unwrap();
+    let module = host.load(Source::BuiltIn("wlc"), Limits::default()).unwrap();
+    let scheduler = module.scheduler(None, &servers()).unwrap();
+    let addresses = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"];
+    let mut spec =
+        ServiceSpec::new(Protocol::Tcp, "203.0.113.10:80", &addresses).scheduler(scheduler);
+    spec.settings.persistence = Some(Persistence {
+        timeout: Duration::from_secs(300),
+        prefix: 24,
+        quiesced: Quiesced::Honour,
+        templates_max: 10,
+    });
+    spec.standings = vec![
+        Standing { upper_threshold: 2, ..Standing::new(1) },
+        Standing { is_down: true, ..Standing::new(1) },
+        Standing { is_backup: true, ..Standing::new(1) },
+    ];
+    spec.sorry = Some(at("10.0.0.9:80"));
+    let world = World::new(vec![spec]);
+    let vip = at("203.0.113.10:80");
+    let opening = |from: &str| {
+        let question = question(Protocol::Tcp, at(from), vip);
+        let explained = wvs::explain::explain(&world.director, &question, world.now()).unwrap();
+        let Some(FateSnapshot::Scheduled(opening)) = explained.opening else {
+            panic!("{explained:?}")
+        };
+        let sent = world.forward(&tcp(at(from), vip, SYN));
+        assert_eq!(Some(receive(&sent).destination), opening.server, "{opening:?}");
+        opening
+    };
+    let outs = |opening: &OpeningSnapshot| -> Vec<_> {
+        opening.servers.iter().map(|server| server.out.clone().unwrap_or_default()).collect()
+    };
+
+    let first = opening("198.51.100.7:1");
+    assert_eq!(first.chosen_by, "scheduler");
+    assert_eq!(outs(&first), ["", "down", "backup, and not needed"]);
+    let again = opening("198.51.100.8:1");
+    assert_eq!((&*again.chosen_by, again.asked), ("template", None));
+    // Two connections are as many as the first server takes.
+    let other = opening("203.0.113.200:1");
+    assert_eq!(other.chosen_by, "sorry");
+    assert_eq!(
+        outs(&other),
+        ["overloaded, with 2 of 2 connections", "down", "backup, and not needed"]
+    );
 }

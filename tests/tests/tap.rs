@@ -125,7 +125,7 @@ fn a_connection_is_recorded_before_and_after_its_translation() {
 #[test]
 fn every_decision_has_its_comment() {
     let mut drop_strays = ServiceSpec::new(Protocol::Tcp, "203.0.113.10:81", &[SERVER]);
-    drop_strays.on_stray = OnStray::Drop;
+    drop_strays.settings.on_stray = OnStray::Drop;
     let mut stage = Stage::new(vec![
         ServiceSpec::new(Protocol::Tcp, VIP, &[SERVER]),
         drop_strays,

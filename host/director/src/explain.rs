@@ -3,13 +3,18 @@
 //!
 //! A scheduler's state may change when it is asked, so a copy of it is asked.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use wvs_core::connection::tuple::Direction;
 use wvs_core::director::Director;
-use wvs_core::explain::{Explanation, Fate, KnownConnection, Question, Reply, Scheduling};
+use wvs_core::explain::{
+    Choice, ChosenBy, Explanation, Fate, KnownConnection, Question, Reply, Scheduling,
+};
 use wvs_core::real_server::RealServer;
-use wvs_core::scheduler::{Pick, weighted_least_connections};
+use wvs_core::roster::{Member, Stage};
+use wvs_core::scheduler::Pick;
+use wvs_core::service::Service;
 use wvs_core::time::Moment;
 use wvs_core::verdict::DropReason;
 use wvs_plugin::{InstanceError, Rehearsed, RehearsedAnswer, WasmScheduler};
@@ -46,9 +51,11 @@ pub fn explain(
 }
 
 fn known(director: &Director, connection: &KnownConnection) -> KnownConnectionSnapshot {
-    let address = connection.server.terms().address;
+    let services = director.services();
+    let all = services.list().iter().chain(services.retired());
+    let is_its = |service: &&Arc<Service>| Arc::ptr_eq(service.terms(), connection.server.terms());
     KnownConnectionSnapshot {
-        service: director.services().find(&address).map(|service| service.name().to_owned()),
+        service: all.into_iter().find(is_its).map(|service| service.name().to_owned()),
         client: connection.client,
         vip: connection.virtual_address,
         local: connection.local,
@@ -58,6 +65,7 @@ fn known(director: &Director, connection: &KnownConnection) -> KnownConnectionSn
         generation: connection.generation,
         age_ms: connection.age_ms,
         expires_in_ms: connection.expires_in_ms,
+        is_forsaken: connection.is_forsaken,
     }
 }
 
@@ -68,6 +76,7 @@ fn tell(
 ) -> Result<FateSnapshot, InstanceError> {
     Ok(match fate {
         Fate::Passed => FateSnapshot::Passed,
+        Fate::OnePacketReply => FateSnapshot::OnePacketReply,
         Fate::Dropped(reason) => dropped(reason),
         Fate::Answered(reply) => {
             let reply = match reply {
@@ -94,14 +103,19 @@ fn dropped(reason: DropReason) -> FateSnapshot {
 fn schedule(
     director: &Director,
     question: &Question,
-    Scheduling { service, request }: &Scheduling,
+    scheduling: &Scheduling,
 ) -> Result<OpeningSnapshot, InstanceError> {
-    let servers = service.servers();
+    let Scheduling { service, request, members, .. } = scheduling;
+    let servers: Vec<_> = members.iter().map(|member| Arc::clone(&member.server)).collect();
     let start = Instant::now();
-    let rehearsal = service.look_at_scheduler(|scheduler| {
-        WasmScheduler::of(scheduler).map(|scheduler| scheduler.rehearsal(request))
+    let is_asked = scheduling.template.is_none() && scheduling.stage != Stage::Sorry;
+    let rehearsal = is_asked.then(|| {
+        service.look_at_scheduler(|scheduler| {
+            WasmScheduler::of(scheduler).map(|scheduler| scheduler.rehearsal(request))
+        })
     });
-    let rehearsed = rehearsal.map(|rehearsal| rehearsal.ask(request, servers)).transpose()?;
+    let rehearsed = rehearsal.flatten().map(|rehearsal| rehearsal.ask(request, &servers));
+    let rehearsed = rehearsed.transpose()?;
     let took_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
 
     let pick = match rehearsed.as_ref().map(|rehearsed| &rehearsed.answer) {
@@ -109,32 +123,32 @@ fn schedule(
         // As the director has it for any answer that is none.
         Some(RehearsedAnswer::Fault(_) | RehearsedAnswer::Unavailable(_)) | None => Pick::Defer,
     };
-    let picked = match pick {
-        Pick::Server(index) => servers.get(index).filter(|server| out(server).is_none()),
-        Pick::NoServer | Pick::Defer => None,
-    };
-    let is_fallback = picked.is_none() && pick != Pick::NoServer;
-    let fallback = || weighted_least_connections(servers).and_then(|index| servers.get(index));
-    let server = picked.or_else(|| if is_fallback { fallback() } else { None });
-    let otherwise = match server {
+    let Choice { server, by } = scheduling.choose(pick);
+    let otherwise = match &server {
+        Some(_) if scheduling.is_one_packet => None,
         Some(server) => director.obstacle(question, server).map(dropped),
         None => Some(tell(director, question, Fate::without_server(service, question))?),
     };
     Ok(OpeningSnapshot {
         service: service.name().to_owned(),
-        asked: rehearsed.map(|rehearsed| asked(&rehearsed, servers, took_us)),
+        is_one_packet: scheduling.is_one_packet,
+        stage: scheduling.stage.name().to_owned(),
+        asked: rehearsed.map(|rehearsed| asked(&rehearsed, &servers, took_us)),
         server: server.map(|server| server.address()),
-        is_fallback: is_fallback && server.is_some(),
+        chosen_by: match by {
+            ChosenBy::Template => "template",
+            ChosenBy::Scheduler => "scheduler",
+            ChosenBy::Director => "director",
+            ChosenBy::SlowStart => "slow_start",
+            ChosenBy::Sorry => "sorry",
+        }
+        .to_owned(),
         otherwise,
-        servers: servers.iter().map(|server| candidate(server)).collect(),
+        servers: members.iter().map(|member| candidate(member, scheduling.stage)).collect(),
     })
 }
 
-fn asked(
-    rehearsed: &Rehearsed,
-    servers: &[std::sync::Arc<RealServer>],
-    took_us: u64,
-) -> AskedSnapshot {
+fn asked(rehearsed: &Rehearsed, servers: &[Arc<RealServer>], took_us: u64) -> AskedSnapshot {
     let (answer, server, reason) = match &rehearsed.answer {
         RehearsedAnswer::Pick(Pick::Server(index)) => ("server", servers.get(*index), None),
         RehearsedAnswer::Pick(Pick::NoServer) => ("no_server", None, None),
@@ -159,17 +173,46 @@ fn asked(
     }
 }
 
-fn candidate(server: &RealServer) -> CandidateSnapshot {
+fn candidate(member: &Member, stage: Stage) -> CandidateSnapshot {
+    let server = &member.server;
     CandidateSnapshot {
         address: server.address(),
         weight: server.weight(),
         active: server.active(),
         inactive: server.inactive(),
-        out: out(server).map(str::to_owned),
+        out: out(member, stage),
     }
 }
 
 /// Why a server gets no new connection.
-fn out(server: &RealServer) -> Option<&'static str> {
-    (server.weight() == 0).then_some("weight 0")
+fn out(Member { server, standing }: &Member, stage: Stage) -> Option<String> {
+    if server.weight() > 0 {
+        return None;
+    }
+    let mut reasons = Vec::new();
+    if standing.is_down {
+        reasons.push("down".to_owned());
+    }
+    if standing.drain.is_some() {
+        reasons.push("draining".to_owned());
+    }
+    if standing.is_backup && stage != Stage::Backup {
+        reasons.push("backup, and not needed".to_owned());
+    }
+    if server.is_overloaded() {
+        let (upper, _) = server.thresholds();
+        reasons.push(format!("overloaded, with {} of {upper} connections", server.connections()));
+    }
+    if standing.weight() == 0 {
+        let by = match (standing.set, standing.measured) {
+            (Some(_), _) => "set by hand",
+            (None, Some(_)) => "given by its health check",
+            (None, None) => "in the configuration",
+        };
+        reasons.push(format!("weight 0, {by}"));
+    }
+    if reasons.is_empty() {
+        reasons.push("weight 0".to_owned());
+    }
+    Some(reasons.join("; "))
 }

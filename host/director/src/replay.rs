@@ -9,7 +9,7 @@ use serde::Serialize;
 use wvs_core::director::Director;
 use wvs_core::packet::{Packet, TransportChecksum};
 use wvs_core::random::Random;
-use wvs_core::service::Services;
+use wvs_core::services::Services;
 use wvs_core::time::Moment;
 use wvs_core::verdict::Verdict;
 use wvs_plugin::{Host, HostError};
@@ -265,7 +265,7 @@ impl Replay {
             Verdict::Hold | Verdict::Drop(_) => None,
         };
         let number = self.summary.frames;
-        let services = self.director.services();
+        let services = &*self.director.services();
         self.summary.written += output.write(Replayed {
             time,
             before: &mut self.before,

@@ -464,9 +464,12 @@ fn explanation(question: &Question) -> ExplanationSnapshot {
         generation: 6,
         age_ms: 12_345,
         expires_in_ms: 887_000,
+        is_forsaken: false,
     };
     let opening = OpeningSnapshot {
         service: "web".to_owned(),
+        is_one_packet: false,
+        stage: "regular".to_owned(),
         asked: Some(AskedSnapshot {
             plugin: "wlc".to_owned(),
             generation: 6,
@@ -478,12 +481,12 @@ fn explanation(question: &Question) -> ExplanationSnapshot {
             took_us: 431,
         }),
         server: Some(server),
-        is_fallback: false,
+        chosen_by: "scheduler".to_owned(),
         otherwise: None,
         servers: vec![
             candidate("10.0.0.11:8080", 3, 25, 12, None),
             candidate("10.0.0.12:8080", 1, 0, 3, None),
-            candidate("10.0.0.113:8080", 0, 2, 0, Some("weight 0")),
+            candidate("10.0.0.113:8080", 0, 2, 0, Some("weight 0, set by hand")),
         ],
     };
     let is_known = question.from.port() == 1;

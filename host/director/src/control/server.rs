@@ -341,7 +341,7 @@ mod tests {
     use super::super::{AskError, Message, ask, fetch, receive, tell};
     use wvs_core::director::Director;
     use wvs_core::packet::Packet;
-    use wvs_core::service::Services;
+    use wvs_core::services::Services;
     use wvs_core::time::Moment;
     use wvs_core::verdict::Verdict;
 

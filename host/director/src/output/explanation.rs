@@ -47,6 +47,10 @@ fn tell_connection(text: &mut String, connection: &KnownConnectionSnapshot) {
         "it belongs to a connection of {service}, from {client} to {vip}: {state}, opened {age:.1} s \
          ago, expires in {expires:.1} s if no packet comes by"
     );
+    if connection.is_forsaken {
+        let _ = writeln!(text, "its server {server} was taken away from it");
+        return;
+    }
     let _ = match (connection.is_reply, local) {
         (true, _) => writeln!(text, "it is the server's, and forwarded to {client} from {vip}"),
         (false, Some(local)) => writeln!(text, "it is forwarded to {server}, from {local}"),
@@ -65,6 +69,12 @@ fn tell_fate(text: &mut String, what: &str, fate: &FateSnapshot) {
         FateSnapshot::Passed => {
             writeln!(text, "{what} is sent on as it came: it concerns no service")
         }
+        FateSnapshot::OnePacketReply => {
+            writeln!(
+                text,
+                "{what} is forwarded from the virtual address: its service opens no connections"
+            )
+        }
         FateSnapshot::Dropped { reason, description } => {
             writeln!(text, "{what} is dropped: {reason}: {description}")
         }
@@ -72,7 +82,8 @@ fn tell_fate(text: &mut String, what: &str, fate: &FateSnapshot) {
             writeln!(text, "{what} is answered with {}", reply_of(reply))
         }
         FateSnapshot::Scheduled(opening) => {
-            let _ = writeln!(text, "{what} opens a connection of {}", opening.service);
+            let opens = if opening.is_one_packet { "goes to" } else { "opens a connection of" };
+            let _ = writeln!(text, "{what} {opens} {}", opening.service);
             tell_opening(text, opening);
             Ok(())
         }
@@ -108,13 +119,30 @@ fn tell_opening(text: &mut String, opening: &OpeningSnapshot) {
             None => writeln!(text),
         };
     }
-    match &opening.asked {
-        Some(asked) => tell_asked(text, asked),
-        None => text.push_str("its scheduler is no plugin and was not asked\n"),
+    if let Some(asked) = &opening.asked {
+        tell_asked(text, asked);
     }
-    if let (true, Some(server)) = (opening.is_fallback, opening.server) {
-        let _ =
-            writeln!(text, "the director itself chooses {server}, by weighted least connections");
+    if let Some(server) = opening.server {
+        let _ = match opening.chosen_by.as_str() {
+            "template" => {
+                writeln!(text, "the client was with {server} before, and stays (persistence)")
+            }
+            "director" => {
+                writeln!(
+                    text,
+                    "the director itself chooses {server}, by weighted least connections"
+                )
+            }
+            "slow_start" => writeln!(
+                text,
+                "the scheduler's choice starts slowly and is spared: the director chooses {server}"
+            ),
+            "sorry" => writeln!(text, "the sorry server {server} stands in"),
+            _ => Ok(()),
+        };
+    }
+    if opening.stage != "regular" {
+        let _ = writeln!(text, "the servers of the service are too few: stage {}", opening.stage);
     }
     match (&opening.otherwise, opening.server) {
         (None, Some(server)) => {

@@ -4,7 +4,8 @@ use std::fmt::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use wvs_core::service::{Protocol, Services};
+use wvs_core::service::Protocol;
+use wvs_core::services::Services;
 use wvs_core::verdict::Verdict;
 
 use super::{Kind, LOOKED_AT, Parties, first};

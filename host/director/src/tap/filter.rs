@@ -194,8 +194,8 @@ impl Filter {
             }
         }
         let find_service = |name: &String| {
-            let mut services = director.services().list().iter();
-            let service = services.find(|service| service.name() == name);
+            let services = director.services();
+            let service = services.named(name);
             let service = service.ok_or_else(|| RequestError::NoService(name.clone()))?;
             Ok(WantedService {
                 id: service.id(),
@@ -263,8 +263,9 @@ impl Filter {
             return false;
         }
         self.service.as_ref().is_none_or(|wanted| {
+            let services = director.services();
             any(&|parties| {
-                let service = parties.service(director.services());
+                let service = parties.service(&services);
                 service.is_some_and(|service| service.id() == wanted.id)
                     || parties.protocol == Some(wanted.protocol)
                         && parties.from().is_some_and(|from| wanted.servers.contains(&from))

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use wvs_core::packet::Icmp;
 use wvs_core::packet::address::{Address, IpHeader};
-use wvs_core::service::{Protocol, Service, ServiceAddress, Services};
+use wvs_core::service::{Protocol, Service, ServiceAddress};
+use wvs_core::services::Services;
 
 /// Octets of an ICMP error in front of the packet that it quotes.
 const ERROR_HEADER: usize = 8;

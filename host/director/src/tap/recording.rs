@@ -162,7 +162,7 @@ impl Recording {
             id: self.written,
             queue: u32::try_from(queue).unwrap_or(u32::MAX),
         };
-        outcome.put(&mut self.file, &mut self.comment, self.director.services());
+        outcome.put(&mut self.file, &mut self.comment, &self.director.services());
         self.written += 1;
         self.tap.counters.written.count();
         true

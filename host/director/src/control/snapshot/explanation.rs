@@ -45,6 +45,8 @@ pub struct KnownConnectionSnapshot {
     pub age_ms: u64,
     /// Milliseconds until it expires if no packet comes by.
     pub expires_in_ms: u64,
+    /// Whether its server was taken away from it.
+    pub is_forsaken: bool,
 }
 
 /// What becomes of a packet that belongs to no connection.
@@ -65,6 +67,9 @@ pub enum FateSnapshot {
         /// `reset`, `port_unreachable` or `echo_reply`.
         reply: String,
     },
+    /// A client gets it from the virtual address: it is a datagram of a server whose service opens no
+    /// connections.
+    OnePacketReply,
     /// It opens a connection of a service, or would if a server could take it.
     Scheduled(Box<OpeningSnapshot>),
 }
@@ -74,12 +79,17 @@ pub enum FateSnapshot {
 pub struct OpeningSnapshot {
     /// The service.
     pub service: String,
-    /// What its plugin would answer; `None` for a scheduler that is no plugin, which is not asked.
+    /// Whether nothing but this one datagram goes to the server that is chosen.
+    pub is_one_packet: bool,
+    /// Who serves: `regular`, `backup` or `sorry`.
+    pub stage: String,
+    /// What its plugin would answer; `None` where it is not asked.
     pub asked: Option<AskedSnapshot>,
     /// The server that it would go to.
     pub server: Option<SocketAddr>,
-    /// Whether the director would choose that server by itself, for want of an answer.
-    pub is_fallback: bool,
+    /// Who chooses that: `template`, `scheduler`, `director` for want of an answer, `slow_start` to
+    /// spare the scheduler's choice, or `sorry`.
+    pub chosen_by: String,
     /// What becomes of the packet otherwise.
     pub otherwise: Option<FateSnapshot>,
     /// All real servers, in the order of the configuration.
