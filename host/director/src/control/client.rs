@@ -229,10 +229,11 @@ impl Received {
         loop {
             match self.body.frame().await {
                 // Anything else is a trailer.
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(octets) => return Ok(Some(octets)),
-                    Err(_) => {}
-                },
+                Some(Ok(frame)) => {
+                    if let Ok(octets) = frame.into_data() {
+                        return Ok(Some(octets));
+                    }
+                }
                 Some(Err(error)) => {
                     let (path, source) = (self.socket.clone(), io::Error::other(error));
                     return Err(AskError::Broken { path, source });

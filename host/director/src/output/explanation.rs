@@ -149,7 +149,7 @@ fn tell_opening(text: &mut String, opening: &OpeningSnapshot) {
             let _ = writeln!(text, "it is forwarded to {server}");
         }
         (Some(fate), Some(server)) => {
-            tell_fate(text, &format!("{server} cannot take it: it"), fate)
+            tell_fate(text, &format!("{server} cannot take it: it"), fate);
         }
         (Some(fate), None) => tell_fate(text, "no server takes it: it", fate),
         (None, None) => {}
