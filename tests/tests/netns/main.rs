@@ -26,6 +26,7 @@ mod capture;
 mod connections;
 mod demo;
 mod director;
+mod explaining;
 mod full_nat;
 mod host;
 mod host_state;
@@ -97,6 +98,7 @@ fn main() -> ExitCode {
         hot_swap::trials(),
         offload::trials(),
         routing::trials(),
+        explaining::trials(),
         full_nat::trials(),
         host::trials(),
         path_mtu::trials(),
