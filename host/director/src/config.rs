@@ -18,6 +18,7 @@ use wvs_core::roster::{Drain, Parting};
 use wvs_core::service::{Protocol, ServiceAddress, Settings};
 use wvs_core::time::Moment;
 
+mod connection_log;
 mod document;
 mod forwarding;
 mod health;
@@ -31,6 +32,7 @@ mod schema;
 mod servers;
 pub mod units;
 
+pub use connection_log::{ConnectionLogConfig, LogTarget};
 pub use health::{HealthConfig, PassiveConfig};
 pub use problem::{Place, Problem, Severity};
 pub(crate) use schema::is_name;
@@ -65,6 +67,10 @@ pub struct Config {
     pub answer_echo: bool,
     /// What becomes of packets to ports of a VIP that no service has.
     pub closed_port: ClosedPort,
+    /// What `GET /metrics` tells.
+    pub metrics: MetricsConfig,
+    /// The log of the connections, if there is to be one.
+    pub connection_log: Option<ConnectionLogConfig>,
     /// Plugins from files, in the order of the file.
     pub plugins: Vec<PluginConfig>,
     /// The virtual services, in the order of the file.
@@ -93,6 +99,13 @@ pub enum RoutingMode {
     Print,
     /// The administrator.
     Off,
+}
+
+/// What `GET /metrics` tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Whether it tells of each real server, too.
+    pub servers: bool,
 }
 
 /// A scheduler plugin from a file.

@@ -4,6 +4,7 @@ pub mod capture;
 mod cli;
 pub mod clock;
 pub mod config;
+pub mod connection_log;
 pub mod control;
 pub mod demo;
 pub mod deployment;

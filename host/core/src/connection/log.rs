@@ -17,6 +17,7 @@ use crate::packet::address::Address;
 use crate::protocol::Protocol;
 use crate::real_server::RealServer;
 use crate::stats::Counter;
+use crate::time::Moment;
 
 /// Records that wait at most, of 24 octets each. With somebody who looks ten times a second, those
 /// of 300,000 connections a second.
@@ -211,6 +212,12 @@ impl Record {
         with!(self, connection => connection.generation())
     }
 
+    /// When its first packet came.
+    #[must_use]
+    pub fn opened(&self) -> Moment {
+        with!(self, connection => connection.opened())
+    }
+
     /// Milliseconds from its first packet to its last, to about a second.
     #[must_use]
     pub fn lifetime_ms(&self) -> u32 {
@@ -281,7 +288,6 @@ mod tests {
     use super::*;
     use crate::connection::tuple::Tuple;
     use crate::service::{ServiceAddress, Terms};
-    use crate::time::Moment;
 
     fn connection() -> Arc<Connection<Ipv4Addr>> {
         let (source, destination) = (Ipv4Addr::new(198, 51, 100, 7), Ipv4Addr::new(192, 0, 2, 1));
