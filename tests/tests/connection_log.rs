@@ -122,7 +122,8 @@ fn lines_for_people_say_who_talked_to_whom_and_how_it_ended() {
     logged.send(&tcp(at(CLIENT), at(VIP), SYN));
     let lines = logged.lines();
     let lines: Vec<_> = lines.iter().map(|line| without_time(line)).collect();
-    let whom = "service-1 tcp 198.51.100.7:40000 -> 203.0.113.10:80 -> 10.0.0.1:8080 gen=0 fallback";
+    let whom =
+        "service-1 tcp 198.51.100.7:40000 -> 203.0.113.10:80 -> 10.0.0.1:8080 gen=0 fallback";
     assert_eq!(
         lines,
         [

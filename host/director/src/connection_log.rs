@@ -9,7 +9,6 @@ mod line;
 mod sink;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,10 +39,10 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The file cannot be written to.
-    #[error("cannot write to the connection log {file}: {source}", file = file.display())]
-    File {
-        /// The file.
-        file: PathBuf,
+    #[error("cannot write to the connection log {target}: {source}")]
+    Target {
+        /// Where it should go.
+        target: LogTarget,
         /// Why.
         source: io::Error,
     },
@@ -117,19 +116,19 @@ impl ConnectionLog {
             return Ok(());
         }
         let next = config.map(|config| self.start(config)).transpose()?;
+        match &next {
+            Some(Writer { config: ConnectionLogConfig { target, format, rate }, .. }) => {
+                tracing::info!(%target, ?format, rate, "connections are logged");
+            }
+            None if writer.is_some() => tracing::info!("connections are no longer logged"),
+            None => {}
+        }
         // The old one writes what it has; the queue is for the new one from here on.
         if let Some(old) = std::mem::replace(&mut *writer, next) {
             old.stop();
         }
         self.director.tables().log().want(writer.is_some());
         Ok(())
-    }
-
-    /// Opens the file again: it may have been moved away.
-    pub fn reopen(&self) {
-        if let Some(writer) = &*self.writer() {
-            writer.reopen();
-        }
     }
 
     /// Writes down that every connection ends, when no packet comes any more, and ends the log.
@@ -139,6 +138,12 @@ impl ConnectionLog {
             writer.stop();
             self.director.tables().log().want(false);
         }
+    }
+
+    /// The director whose connections these are.
+    #[must_use]
+    pub fn director(&self) -> &Arc<Director> {
+        &self.director
     }
 
     /// Whether it is on.
@@ -166,10 +171,9 @@ impl ConnectionLog {
     }
 
     fn start(&self, config: &ConnectionLogConfig) -> Result<Writer, OpenError> {
-        let sink = Sink::open(&config.target).map_err(|source| match &config.target {
-            LogTarget::File(file) => OpenError::File { file: file.clone(), source },
-            LogTarget::Stderr => OpenError::File { file: "stderr".into(), source },
-        })?;
+        let target = &config.target;
+        let sink = Sink::open(target)
+            .map_err(|source| OpenError::Target { target: target.clone(), source })?;
         let orders = Arc::<Orders>::default();
         let (tell_end, end) = mpsc::channel();
         let scribe = Scribe {
@@ -198,6 +202,14 @@ impl ConnectionLog {
 
     fn writer(&self) -> MutexGuard<'_, Option<Writer>> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever does not wait for the last lines leaves them to the thread.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.orders.stop.store(true, Relaxed);
+        self.thread.unpark();
     }
 }
 

@@ -11,6 +11,7 @@ pub mod deployment;
 pub mod device;
 pub mod lab;
 pub mod logging;
+pub mod metrics;
 pub mod operation;
 pub mod output;
 pub mod replay;

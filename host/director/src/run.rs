@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::{JoinError, JoinHandle, spawn_blocking, yield_now};
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -26,6 +26,7 @@ pub use pulse::{Pulse, Stalled};
 
 use crate::clock::Clock;
 use crate::config::{Config, ForwardingConfig, RoutingMode};
+use crate::connection_log::{ConnectionLog, OpenError};
 use crate::control::snapshot::{
     ChangeSnapshot, ConnectionList, ConnectionSnapshot, DeviceSnapshot, PluginsSnapshot,
     ReloadSnapshot, ServerStanding, ServiceSnapshot, ServicesSnapshot, StatsSnapshot,
@@ -34,6 +35,9 @@ use crate::control::{Answers, ClaimError, ControlServer, ControlSocket};
 use crate::deployment::{Deployment, Misfit};
 use crate::device::{Device, DeviceCounters, DeviceError, DeviceNeeds, Offload, PacketLoop};
 use crate::logging;
+use crate::metrics::Scrape;
+use crate::metrics::counters::{ReloadCounters, SweepCounters, seconds_since_1970};
+use crate::metrics::process::Process;
 use crate::operation::reload::ReloadError;
 use crate::operation::servers::ServerAction;
 use crate::operation::{self, Action, ChangeError, Operation};
@@ -61,6 +65,9 @@ pub enum StartError {
     /// No routes.
     #[error(transparent)]
     Route(#[from] RouteError),
+    /// No connection log.
+    #[error(transparent)]
+    ConnectionLog(#[from] OpenError),
     /// The control socket cannot be watched.
     #[error("the control socket cannot be served: {0}")]
     Serve(io::Error),
@@ -88,11 +95,16 @@ struct State {
     director: Arc<Director>,
     operation: Arc<Operation>,
     clock: Clock,
+    /// The time of day at the start.
+    started: SystemTime,
     device_name: String,
     device_mtu: Arc<AtomicU16>,
     device_queues: usize,
     device_offload: Offload,
     device_counters: Arc<DeviceCounters>,
+    connection_log: ConnectionLog,
+    sweeps: SweepCounters,
+    reloads: ReloadCounters,
 }
 
 /// Leads nothing anywhere.
@@ -141,6 +153,8 @@ impl Running {
             file: file.to_owned(),
         };
         let operation = Arc::new(Operation::new(parts));
+        let connection_log = ConnectionLog::new(Arc::clone(&director), clock);
+        connection_log.apply(config.connection_log.as_ref())?;
 
         let needs = route_needs(config);
         let mtu = match config.device.mtu {
@@ -165,13 +179,14 @@ impl Running {
         let following =
             route::follow(needs, is_mtu_auto, Arc::clone(&device_mtu), routing.as_ref()).await;
         let started = following.map_err(StartError::Route).and_then(|follower| {
-            let parts = Self::start_parts(&director, operation, clock, device, device_mtu, socket)?;
+            let log = connection_log;
+            let parts = Self::start_parts(operation, clock, log, device, device_mtu, socket)?;
             Ok((follower, parts))
         });
         match started {
             Ok((follower, (state, packets, control))) => Ok(Self {
                 timers: [
-                    Timer(tokio::spawn(sweep(Arc::clone(&director), state.clock))),
+                    Timer(tokio::spawn(sweep(Arc::clone(&state)))),
                     Timer(tokio::spawn(attend(Arc::clone(&director), state.clock))),
                     Timer(tokio::spawn(watch::watch(Arc::clone(&state)))),
                     Timer(tokio::spawn(operation::watch::watch(Arc::clone(&state.operation)))),
@@ -195,13 +210,14 @@ impl Running {
     }
 
     fn start_parts(
-        director: &Arc<Director>,
         operation: Arc<Operation>,
         clock: Clock,
+        connection_log: ConnectionLog,
         device: Device,
         device_mtu: Arc<AtomicU16>,
         socket: ControlSocket,
     ) -> Result<(Arc<State>, PacketLoop, ControlServer), StartError> {
+        let director = connection_log.director();
         let device_name = device.name().to_owned();
         let (device_queues, device_offload) = (device.queues(), device.offload());
         let packets = PacketLoop::start(device, director, clock)?;
@@ -209,11 +225,15 @@ impl Running {
             director: Arc::clone(director),
             operation,
             clock,
+            started: SystemTime::now(),
             device_name,
             device_mtu,
             device_queues,
             device_offload,
             device_counters: Arc::clone(packets.counters()),
+            connection_log,
+            sweeps: SweepCounters::default(),
+            reloads: ReloadCounters::default(),
         });
         let answers: Arc<dyn Answers> = Arc::clone(&state) as _;
         let control = ControlServer::start(socket, answers).map_err(StartError::Serve)?;
@@ -274,8 +294,8 @@ impl Running {
     /// # Errors
     /// See [`ReloadError`]; nothing has changed.
     pub async fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {
-        let operation = Arc::clone(&self.state.operation);
-        spawn_blocking(move || operation.reload()).await?
+        let state = Arc::clone(&self.state);
+        spawn_blocking(move || state.reload()).await?
     }
 
     /// Waits until the device fails; for ever while it works. May be dropped and called again.
@@ -296,7 +316,7 @@ impl Running {
     /// # Errors
     /// Some route, rule or setting could not be taken back. Everything else was.
     pub async fn stop(self) -> Result<(), RouteError> {
-        let Self { packets, routing, follower, control, timers, .. } = self;
+        let Self { state, packets, routing, follower, control, timers, .. } = self;
         drop(control);
         drop(timers);
         follower.stop().await;
@@ -305,6 +325,7 @@ impl Running {
             None => Ok(()),
         };
         packets.stop();
+        state.connection_log.stop();
         taken_back
     }
 }
@@ -369,7 +390,29 @@ impl Answers for State {
     }
 
     fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {
-        self.operation.reload()
+        let reloaded = self.operation.reload();
+        self.reloads.count(reloaded.is_ok());
+        // Opens the file anew in any case: it may have been moved away.
+        let config = self.operation.config();
+        if let Err(error) = self.connection_log.apply(config.connection_log.as_ref()) {
+            tracing::warn!("the connection log goes on as it was: {error}");
+        }
+        reloaded
+    }
+
+    fn metrics(&self) -> String {
+        Scrape {
+            stats: self.stats(),
+            services: self.services().services,
+            plugins: self.plugins().services,
+            sweeps: self.sweeps.totals(),
+            reloads: self.reloads.totals(),
+            connection_log: (&self.connection_log).into(),
+            process: Process::look(),
+            start_time_seconds: seconds_since_1970(self.started),
+            with_servers: self.operation.config().metrics.servers,
+        }
+        .render()
     }
 
     fn stats(&self) -> StatsSnapshot {
@@ -396,12 +439,14 @@ impl Answers for State {
     }
 }
 
-async fn sweep(director: Arc<Director>, clock: Clock) {
+async fn sweep(state: Arc<State>) {
     let mut ticks = interval(Duration::from_millis(Director::SWEEP_INTERVAL_MILLIS));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        director.sweep(clock.now());
+        let start = Instant::now();
+        state.director.sweep(state.clock.now());
+        state.sweeps.count(start.elapsed());
     }
 }
 

@@ -1,5 +1,6 @@
 //! `connection_log`: where a line for each beginning and each end of a connection goes.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,15 @@ pub enum LogTarget {
     Stderr,
     /// To the end of this file, which is made when missing.
     File(PathBuf),
+}
+
+impl fmt::Display for LogTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stderr => f.write_str(STDERR),
+            Self::File(file) => file.display().fmt(f),
+        }
+    }
 }
 
 /// Reads the table; a relative path starts at `folder`.

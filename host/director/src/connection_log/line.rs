@@ -142,7 +142,9 @@ impl Writing {
                     ),
                 );
             }
-            LogFormat::Json => write_json(lines, &LeftOutLine { time, event: "left_out", left_out }),
+            LogFormat::Json => {
+                write_json(lines, &LeftOutLine { time, event: "left_out", left_out });
+            }
         }
     }
 }

@@ -173,8 +173,11 @@ mod tests {
         mkfifo(&path, Mode::S_IRWXU).unwrap();
         Sink::open(&LogTarget::File(path.clone())).unwrap_err();
 
-        let mut reader =
-            OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&path).unwrap();
+        let mut reader = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlag::O_NONBLOCK.bits())
+            .open(&path)
+            .unwrap();
         let mut sink = sink(&path);
         let line = [[b'x'; 99].as_slice(), b"\n"].concat();
         let lines = line.repeat(1_000);

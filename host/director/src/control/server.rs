@@ -7,6 +7,7 @@ use std::{fmt, io};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path as UrlPath, Query, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -26,9 +27,10 @@ use super::snapshot::{
     ServicesSnapshot, StatsSnapshot,
 };
 use super::{
-    CONNECTIONS, CONNECTIONS_LISTED, CONNECTIONS_LISTED_MAX, ControlSocket, PLUGINS, PREVIEW,
-    RECORDING, RELOAD, SERVICES, STATS, scheduler_path, server_path,
+    CONNECTIONS, CONNECTIONS_LISTED, CONNECTIONS_LISTED_MAX, ControlSocket, METRICS, PLUGINS,
+    PREVIEW, RECORDING, RELOAD, SERVICES, STATS, scheduler_path, server_path,
 };
+use crate::metrics;
 use crate::operation::reload::ReloadError;
 use crate::operation::servers::ServerAction;
 use crate::operation::{Action, ChangeError};
@@ -61,6 +63,9 @@ pub trait Answers: Send + Sync + 'static {
 
     /// The plugins now.
     fn plugins(&self) -> PluginsSnapshot;
+
+    /// The metrics now, as [`metrics`] has them. May take tens of milliseconds.
+    fn metrics(&self) -> String;
 
     /// At most `limit` connections, of one service or of all. `None` without such a service.
     fn connections(&self, service: Option<&str>, limit: usize) -> Option<ConnectionList>;
@@ -141,6 +146,7 @@ impl ControlServer {
             .route(SERVICES, get(services))
             .route(STATS, get(stats))
             .route(PLUGINS, get(plugins))
+            .route(METRICS, get(scrape))
             .route(CONNECTIONS, get(connections))
             .route(&scheduler_path("{name}", RECORDING), get(recording))
             .route(&scheduler_path("{name}", "{action}"), post(change))
@@ -218,6 +224,11 @@ async fn plugins(State(shared): State<Shared>) -> Json<PluginsSnapshot> {
     Json(shared.answers.plugins())
 }
 
+async fn scrape(State(shared): State<Shared>) -> Result<impl IntoResponse, Refused> {
+    let text = spawn_blocking(move || shared.answers.metrics()).await.map_err(ChangeError::from)?;
+    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
+}
+
 /// Which connections to list.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -253,8 +264,9 @@ async fn recording(
 }
 
 async fn unknown() -> Refused {
-    let message =
-        format!("nothing is here; ask for {SERVICES}, {STATS}, {PLUGINS} or {CONNECTIONS}");
+    let message = format!(
+        "nothing is here; ask for {SERVICES}, {STATS}, {PLUGINS}, {METRICS} or {CONNECTIONS}"
+    );
     Refused(StatusCode::NOT_FOUND, message)
 }
 
@@ -334,6 +346,10 @@ mod tests {
 
         fn plugins(&self) -> PluginsSnapshot {
             PluginsSnapshot { version: "1".into(), services: Vec::new() }
+        }
+
+        fn metrics(&self) -> String {
+            "# TYPE wvs_one gauge\nwvs_one 1\n".to_owned()
         }
 
         fn connections(&self, service: Option<&str>, limit: usize) -> Option<ConnectionList> {
