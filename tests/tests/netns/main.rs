@@ -40,6 +40,7 @@ mod restart;
 mod rights;
 mod routing;
 mod schedulers;
+mod seeing;
 mod server;
 mod service_manager;
 mod stage;
@@ -105,6 +106,7 @@ fn main() -> ExitCode {
         rights::trials(),
         log::trials(),
         service_manager::trials(),
+        seeing::trials(),
         demo::trials(),
     ];
     let trials =
