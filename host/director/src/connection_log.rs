@@ -106,7 +106,7 @@ impl ConnectionLog {
     /// file that is opened again: it may have been moved away.
     ///
     /// # Errors
-    /// See [`OpenError`]; everything is as it was.
+    /// See [`OpenError`]. When the target cannot be opened, everything is as it was.
     pub fn apply(&self, config: Option<&ConnectionLogConfig>) -> Result<(), OpenError> {
         let mut writer = self.writer();
         if let (Some(writer), Some(config)) = (&*writer, config)
@@ -115,19 +115,25 @@ impl ConnectionLog {
             writer.reopen();
             return Ok(());
         }
-        let next = config.map(|config| self.start(config)).transpose()?;
-        match &next {
-            Some(Writer { config: ConnectionLogConfig { target, format, rate }, .. }) => {
-                tracing::info!(%target, ?format, rate, "connections are logged");
+        let next = match config {
+            Some(config) => {
+                let target = &config.target;
+                let sink = Sink::open(target)
+                    .map_err(|source| OpenError::Target { target: target.clone(), source })?;
+                Some((config, sink))
             }
-            None if writer.is_some() => tracing::info!("connections are no longer logged"),
-            None => {}
-        }
-        // The old one writes what it has; the queue is for the new one from here on.
-        if let Some(old) = std::mem::replace(&mut *writer, next) {
+            None => None,
+        };
+        // What waits is the old one's: the next one looks when that has written it.
+        if let Some(old) = writer.take() {
             old.stop();
+            if next.is_none() {
+                tracing::info!("connections are no longer logged");
+            }
         }
-        self.director.tables().log().want(writer.is_some());
+        let started = next.map(|(config, sink)| self.start(config, sink)).transpose();
+        self.director.tables().log().want(matches!(started, Ok(Some(_))));
+        *writer = started?;
         Ok(())
     }
 
@@ -170,10 +176,7 @@ impl ConnectionLog {
         self.latest_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn start(&self, config: &ConnectionLogConfig) -> Result<Writer, OpenError> {
-        let target = &config.target;
-        let sink = Sink::open(target)
-            .map_err(|source| OpenError::Target { target: target.clone(), source })?;
+    fn start(&self, config: &ConnectionLogConfig, sink: Sink) -> Result<Writer, OpenError> {
         let orders = Arc::<Orders>::default();
         let (tell_end, end) = mpsc::channel();
         let scribe = Scribe {
@@ -197,6 +200,8 @@ impl ConnectionLog {
                 drop(tell_end);
             })
             .map_err(OpenError::Thread)?;
+        let ConnectionLogConfig { target, format, rate } = config;
+        tracing::info!(%target, ?format, rate, "connections are logged");
         Ok(Writer { config: config.clone(), orders, thread: thread.thread().clone(), end })
     }
 

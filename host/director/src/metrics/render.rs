@@ -1,12 +1,10 @@
 //! From snapshots to samples, in the order of [`families`](super::families).
 
-use std::fmt::Display;
-
 use wvs_plugin::TIME_LIMITS_NS;
 
 use super::families as family;
 use super::families::Family;
-use super::text::Text;
+use super::text::{Labels, Text, Value};
 use super::{LineTotals, Process, ReloadTotals, Scrape, SweepTotals};
 use crate::config::units::Percent;
 use crate::control::snapshot::{
@@ -51,13 +49,13 @@ impl Scrape {
     }
 
     fn put_director(&self, text: &mut Text) {
-        text.family(&family::BUILD_INFO).put(&[&self.stats.version], 1);
+        text.family(&family::BUILD_INFO).put(&[&self.stats.version], 1_u8);
         put_one(text, &family::START_TIME, self.start_time_seconds);
     }
 }
 
 /// A family of one sample.
-fn put_one(text: &mut Text, family: &'static Family, value: impl Display) {
+fn put_one(text: &mut Text, family: &'static Family, value: impl Value) {
     text.family(family).put(&[], value);
 }
 
@@ -68,13 +66,13 @@ fn put_packets(text: &mut Text, packets: &PacketsSnapshot) {
         ("replied", packets.replied),
         ("passed", packets.passed),
         ("held", packets.held),
-        ("dropped", packets.dropped.values().sum()),
+        ("dropped", packets.dropped.values().sum::<u64>()),
     ] {
         samples.put(&[verdict], count);
     }
     let mut samples = text.family(&family::DROPPED_PACKETS);
     for (reason, count) in &packets.dropped {
-        samples.put(&[reason], count);
+        samples.put(&[reason], *count);
     }
 }
 
@@ -100,7 +98,7 @@ fn put_fragments(text: &mut Text, fragments: &FragmentsSnapshot) {
 }
 
 fn put_device(text: &mut Text, device: &DeviceSnapshot) {
-    text.family(&family::DEVICE_INFO).put(&[&device.name, &device.offload], 1);
+    text.family(&family::DEVICE_INFO).put(&[&device.name, &device.offload], 1_u8);
     put_one(text, &family::DEVICE_MTU, device.mtu);
     put_one(text, &family::DEVICE_QUEUES, device.queues);
     put_one(text, &family::DEVICE_READ, device.read);
@@ -157,7 +155,7 @@ fn put_schedulers(text: &mut Text, seats: &[SeatSnapshot]) {
     each(text, &family::SCHEDULER_GENERATION, |plugin| plugin.generation.into());
     let mut samples = text.family(&family::SCHEDULER_SWAPS);
     for SeatSnapshot { service, swaps, .. } in seats {
-        samples.put(&[service], swaps);
+        samples.put(&[service], *swaps);
     }
     let mut samples = text.family(&family::SCHEDULER_DECISIONS);
     for SeatSnapshot { service, plugin, .. } in seats {
@@ -169,7 +167,7 @@ fn put_schedulers(text: &mut Text, seats: &[SeatSnapshot]) {
     let mut samples = text.family(&family::SCHEDULER_FAULTS);
     for SeatSnapshot { service, plugin, .. } in seats {
         for (kind, count) in &plugin.faults_by_kind {
-            samples.put(&[service, &plugin.name, kind], count);
+            samples.put(&[service, &plugin.name, kind], *count);
         }
     }
     each(text, &family::SCHEDULER_QUARANTINED, |plugin| u64::from(plugin.quarantined_ms > 0));
@@ -215,17 +213,20 @@ fn ratio(percent: Percent) -> f64 {
 }
 
 fn put_servers(text: &mut Text, services: &[ServiceSnapshot]) {
-    // Once instead of in each family.
-    let addresses: Vec<Vec<String>> = services
+    // Written once instead of in each family: there may be very many of them.
+    let labels = |service: &ServiceSnapshot, server: &ServerSnapshot| {
+        Labels::new(family::SERVER_WEIGHT.labels, &[&service.name, &server.address.to_string()])
+    };
+    let servers: Vec<(Labels, &ServerSnapshot)> = services
         .iter()
-        .map(|service| service.servers.iter().map(|server| server.address.to_string()).collect())
+        .flat_map(|service| service.servers.iter().map(move |server| (service, server)))
+        .map(|(service, server)| (labels(service, server), server))
         .collect();
-    let each = |text: &mut Text, family, value: fn(&ServerSnapshot) -> u64| {
+    let each = |text: &mut Text, family: &'static Family, value: fn(&ServerSnapshot) -> u64| {
+        debug_assert_eq!(family.labels, family::SERVER_WEIGHT.labels);
         let mut samples = text.family(family);
-        for (service, addresses) in services.iter().zip(&addresses) {
-            for (server, address) in service.servers.iter().zip(addresses) {
-                samples.put(&[&service.name, address], value(server));
-            }
+        for (labels, server) in &servers {
+            samples.put_with(labels, value(server));
         }
     };
     each(text, &family::SERVER_WEIGHT, |server| server.weight.into());
