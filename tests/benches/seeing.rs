@@ -22,6 +22,7 @@ use wvs_core::connection::table::TableLimits;
 use wvs_core::director::{Director, DirectorConfig};
 use wvs_core::packet::Packet;
 use wvs_core::service::Protocol;
+use wvs_core::time::Moment;
 use wvs_plugin::Host;
 use wvs_tests::packet::{ACK, FIN, SYN, at, receive, tcp};
 use wvs_tests::world::{ServiceSpec, World, settings};
@@ -57,8 +58,9 @@ fn scrapes(services: usize) {
     }
     let reading = Reading::of_text(Path::new("/wvs.yaml"), &text);
     assert!(reading.is_usable(), "{:?}", reading.problems());
-    let deployment = Deployment::new(reading.config(), &Host::new().unwrap(), || 1).unwrap();
-    let Deployment { services, seats } = deployment;
+    let deployment =
+        Deployment::new(reading.config(), &Host::new().unwrap(), || 1, Moment::default()).unwrap();
+    let Deployment { services, seats, .. } = deployment;
     let director = Director::new(settings(), services);
     for with_servers in [false, true] {
         let mut times = Vec::new();
@@ -87,8 +89,8 @@ fn scrapes(services: usize) {
                         queue_full: 0,
                     },
                 },
-                services: seats.iter().map(Into::into).collect(),
-                plugins: seats.iter().map(Into::into).collect(),
+                services: seats.iter().map(|seat| seat.as_ref().into()).collect(),
+                plugins: seats.iter().map(|seat| seat.as_ref().into()).collect(),
                 sweeps: SweepTotals::default(),
                 reloads: ReloadTotals::default(),
                 connection_log: LineTotals::default(),

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use openmetrics_parser::prometheus::parse_prometheus;
 use openmetrics_parser::{MetricsExposition, PrometheusType, PrometheusValue};
@@ -44,15 +45,16 @@ services:
 /// A director for these services, and who schedules for them.
 struct Directed {
     director: Director,
-    seats: Vec<Seat>,
+    seats: Vec<Arc<Seat>>,
 }
 
 impl Directed {
     fn new() -> Self {
         let reading = Reading::of_text(Path::new("/wvs.yaml"), SERVICES);
         assert!(reading.is_usable(), "{:?}", reading.problems());
-        let deployment = Deployment::new(reading.config(), &Host::new().unwrap(), || 1);
-        let Deployment { services, seats } = deployment.unwrap();
+        let deployment =
+            Deployment::new(reading.config(), &Host::new().unwrap(), || 1, Moment::default());
+        let Deployment { services, seats, .. } = deployment.unwrap();
         Self { director: Director::new(settings(), services), seats }
     }
 
@@ -84,8 +86,8 @@ impl Directed {
                     queue_full: 15,
                 },
             },
-            services: self.seats.iter().map(Into::into).collect(),
-            plugins: self.seats.iter().map(Into::into).collect(),
+            services: self.seats.iter().map(|seat| seat.as_ref().into()).collect(),
+            plugins: self.seats.iter().map(|seat| seat.as_ref().into()).collect(),
             sweeps: SweepTotals { sweeps: 20, micros: 1_500_000, longest_micros: 500_000 },
             reloads: ReloadTotals {
                 done: 3,

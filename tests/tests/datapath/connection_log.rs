@@ -113,6 +113,42 @@ fn connection_that_makes_way_says_for_what() {
 }
 
 #[test]
+fn connection_whose_server_went_down_says_so() {
+    for family in FAMILIES {
+        let mut world = roomy(family);
+        let udp_service = world.service(1);
+        let ended = |reason| Some((reason, State::Udp));
+        let open = |world: &World, port| {
+            world.forward(&udp(family.client_port(port), family.vip(), b"?"));
+        };
+        let change = |world: &World, is_down| {
+            for server in &*udp_service.servers() {
+                let address = server.address();
+                udp_service
+                    .change_server(address, world.now(), |standing| standing.is_down = is_down)
+                    .unwrap();
+            }
+        };
+        open(&world, 1);
+        told(&world);
+        change(&world, true);
+        world.outlast(Duration::ZERO);
+        assert_eq!(told(&world), [(1, ended(EndReason::ServerDown))]);
+
+        // The client's next datagram begins another connection at once.
+        change(&world, false);
+        open(&world, 2);
+        let server = receive(&world.forward(&udp(family.client_port(2), family.vip(), b"?")));
+        told(&world);
+        udp_service
+            .change_server(server.destination, world.now(), |standing| standing.is_down = true)
+            .unwrap();
+        open(&world, 2);
+        assert_eq!(told(&world), [(2, ended(EndReason::ServerDown)), (2, OPENED)]);
+    }
+}
+
+#[test]
 fn connections_of_a_director_that_stops_are_all_told() {
     for family in FAMILIES {
         let world = roomy(family);

@@ -131,7 +131,7 @@ families! {
     Counter SERVICE_OUT_OCTETS "wvs_service_out_octets_total" ["service"]
         "Octets to clients, IP headers included.";
     Counter SERVICE_PLACED "wvs_service_placed_total" ["service", "by"]
-        "New connections by who placed them: the scheduler, the director itself because the scheduler had no answer, or nobody because no server could take them.";
+        "New connections by what placed them: the scheduler; the director itself, because the scheduler had no answer; slow_start, as the scheduler's choice had had its share; persistence; the sorry server; or nobody, because no server could take them.";
     Gauge SERVICE_SERVERS "wvs_service_servers" ["service"]
         "Real servers.";
     Gauge SERVICE_AVAILABLE "wvs_service_available_servers" ["service"]

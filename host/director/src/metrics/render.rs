@@ -126,6 +126,9 @@ fn put_services(text: &mut Text, services: &[ServiceSnapshot]) {
     for ServiceSnapshot { name, scheduling, .. } in services {
         samples.put(&[name, "scheduler"], scheduling.picked);
         samples.put(&[name, "director"], scheduling.fallback);
+        samples.put(&[name, "slow_start"], scheduling.spared);
+        samples.put(&[name, "persistence"], scheduling.persistent);
+        samples.put(&[name, "sorry"], scheduling.sorry);
         samples.put(&[name, "nobody"], scheduling.no_server);
     }
     each(text, &family::SERVICE_SERVERS, |service| sum(service, |_| 1));
