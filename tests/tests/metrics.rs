@@ -426,7 +426,7 @@ fn alerts_ask_for_nothing_that_there_is_not() {
     for group in alerts.groups {
         assert!(!group.name.is_empty());
         for rule in group.rules {
-            let Rule { alert, expr, r#for, labels, annotations } = rule;
+            let Rule { alert, expr, r#for: pause, labels, annotations } = rule;
             assert!(names.insert(alert.clone()), "{alert} is there twice");
             assert_exist(&parsed, &expr);
             assert_eq!(expr.matches('(').count(), expr.matches(')').count(), "{expr}");
@@ -434,7 +434,7 @@ fn alerts_ask_for_nothing_that_there_is_not() {
                 let (number, unit) = text.split_at(text.len() - 1);
                 number.parse::<u32>().is_ok() && "smh".contains(unit)
             };
-            assert!(r#for.as_ref().is_none_or(is_duration), "{alert}: {:?}", r#for);
+            assert!(pause.as_ref().is_none_or(is_duration), "{alert}: {pause:?}");
             assert!(["info", "warning", "critical"].contains(&labels["severity"].as_str()));
             assert!(annotations["summary"].len() > 20, "{alert}");
             for text in annotations.values() {
