@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use wvs::clock::Clock;
 use wvs::config::{ConnectionLogConfig, LogTarget, Reading};
 use wvs::connection_log::ConnectionLog;
-use wvs::control::snapshot::{DeviceSnapshot, StatsSnapshot};
+use wvs::control::snapshot::{DeviceSnapshot, ServiceSnapshot, StatsSnapshot};
 use wvs::deployment::Deployment;
 use wvs::logging::LogFormat;
 use wvs::metrics::Scrape;
@@ -74,6 +74,7 @@ fn scrapes(services: usize) {
                 stats: StatsSnapshot {
                     version: "1".to_owned(),
                     uptime_seconds: 7,
+                    log_lines_lost: 9,
                     connections: (&director).into(),
                     packets: (&director).into(),
                     fragments: director.fragments().into(),
@@ -89,7 +90,10 @@ fn scrapes(services: usize) {
                         queue_full: 0,
                     },
                 },
-                services: seats.iter().map(|seat| seat.as_ref().into()).collect(),
+                services: seats
+                    .iter()
+                    .map(|seat| ServiceSnapshot::of(seat, Moment::default()))
+                    .collect(),
                 plugins: seats.iter().map(|seat| seat.as_ref().into()).collect(),
                 sweeps: SweepTotals::default(),
                 reloads: ReloadTotals::default(),

@@ -10,7 +10,7 @@ use openmetrics_parser::prometheus::parse_prometheus;
 use openmetrics_parser::{MetricsExposition, PrometheusType, PrometheusValue};
 use serde_json::Value;
 use wvs::config::Reading;
-use wvs::control::snapshot::{DeviceSnapshot, StatsSnapshot};
+use wvs::control::snapshot::{DeviceSnapshot, ServiceSnapshot, StatsSnapshot};
 use wvs::deployment::Deployment;
 use wvs::metrics::Scrape;
 use wvs::metrics::counters::{LineTotals, ReloadTotals, SweepTotals};
@@ -21,6 +21,7 @@ use wvs::seat::Seat;
 use wvs_core::connection::log::EndReason;
 use wvs_core::director::Director;
 use wvs_core::packet::Packet;
+use wvs_core::roster::Standing;
 use wvs_core::time::Moment;
 use wvs_core::verdict::DropReason;
 use wvs_plugin::{FaultKind, Host};
@@ -33,6 +34,7 @@ services:
     vip: 203.0.113.10
     port: 80
     scheduler: { plugin: rr, shadow: wlc }
+    persistence: 5m
     servers: [{ address: 10.0.0.11, port: 8080 }, { address: 10.0.0.12, port: 8080, weight: 0 }]
   - name: dns
     vip: 2001:db8::53
@@ -41,6 +43,9 @@ services:
     forward: fullnat
     servers: [{ address: fd00::1 }]
 ";
+
+/// When everything happens.
+const NOW: Moment = Moment::from_millis(1_000);
 
 /// A director for these services, and who schedules for them.
 struct Directed {
@@ -62,7 +67,7 @@ impl Directed {
         let mut buffer = packet.to_vec();
         buffer.resize(packet.len() + Packet::HEADROOM, 0);
         let mut packet = Packet::new(&mut buffer, packet.len());
-        let _ = self.director.process(&mut packet, Moment::from_millis(1_000));
+        let _ = self.director.process(&mut packet, NOW);
         packet.octets().to_vec()
     }
 
@@ -71,6 +76,7 @@ impl Directed {
             stats: StatsSnapshot {
                 version: VERSION.to_owned(),
                 uptime_seconds: 7,
+                log_lines_lost: 9,
                 connections: (&self.director).into(),
                 packets: (&self.director).into(),
                 fragments: self.director.fragments().into(),
@@ -86,7 +92,7 @@ impl Directed {
                     queue_full: 15,
                 },
             },
-            services: self.seats.iter().map(|seat| seat.as_ref().into()).collect(),
+            services: self.seats.iter().map(|seat| ServiceSnapshot::of(seat, NOW)).collect(),
             plugins: self.seats.iter().map(|seat| seat.as_ref().into()).collect(),
             sweeps: SweepTotals { sweeps: 20, micros: 1_500_000, longest_micros: 500_000 },
             reloads: ReloadTotals {
@@ -230,12 +236,17 @@ fn values_are_those_of_the_director() {
         ("wvs_service_placed_total", &[dns, ("by", "scheduler")], 0.0),
         ("wvs_service_servers", &[web], 2.0),
         ("wvs_service_available_servers", &[web], 1.0),
+        ("wvs_service_down_servers", &[web], 0.0),
+        ("wvs_service_stage", &[web, ("stage", "regular")], 1.0),
+        ("wvs_service_stage", &[web, ("stage", "sorry")], 0.0),
+        ("wvs_service_templates", &[web], 1.0),
         ("wvs_service_pool_places", &[dns], 64_512.0),
         ("wvs_scheduler_generation", &[web, rr], 1.0),
         ("wvs_scheduler_decisions_total", &[web, rr, ("outcome", "picked")], 1.0),
         ("wvs_scheduler_quarantined", &[dns, wlc], 0.0),
         ("wvs_trial_decisions_total", &[web, wlc], 1.0),
         ("wvs_server_weight", &[web, ("server", "10.0.0.12:8080")], 0.0),
+        ("wvs_server_up", &[web, server], 1.0),
         ("wvs_server_connections_total", &[web, server], 1.0),
         ("wvs_server_active_connections", &[web, server], 1.0),
         ("wvs_server_in_packets_total", &[web, server], 2.0),
@@ -245,6 +256,7 @@ fn values_are_those_of_the_director() {
         ("wvs_reloads_total", &[("result", "refused")], 1.0),
         ("wvs_latest_reload_refused", &[], 1.0),
         ("wvs_latest_reload_seconds", &[], 1_700_000_000.0),
+        ("wvs_log_lines_lost_total", &[], 9.0),
         ("wvs_connection_log_lines_total", &[], 30.0),
         ("wvs_connection_log_left_out_total", &[("reason", "above_rate")], 31.0),
         ("wvs_connection_log_left_out_total", &[("reason", "queue_full")], 32.0),
@@ -255,6 +267,21 @@ fn values_are_those_of_the_director() {
     }
     // Without a pool there is nothing to tell of one.
     assert_eq!(parsed.samples("wvs_service_pool_places").len(), 1);
+}
+
+#[test]
+#[expect(clippy::float_cmp, reason = "whole numbers")]
+fn server_that_is_down_is_told_apart_from_one_that_gets_no_connections() {
+    let directed = Directed::new();
+    let web = directed.seats[0].service();
+    let change = |standing: &mut Standing| standing.is_down = true;
+    web.change_server(at("10.0.0.11:8080"), NOW, change).unwrap();
+    let parsed = Parsed::of(&directed.scrape().render());
+    let of_service = |name| parsed.value(name, &[("service", "web")]);
+    assert_eq!(of_service("wvs_service_down_servers"), 1.0);
+    assert_eq!(of_service("wvs_service_available_servers"), 0.0);
+    let is_up = |server| parsed.value("wvs_server_up", &[("service", "web"), ("server", server)]);
+    assert_eq!([is_up("10.0.0.11:8080"), is_up("10.0.0.12:8080")], [0.0, 1.0]);
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub enum EndReason {
     Evicted,
     /// Its real server went down.
     ServerDown,
-    /// The deadline of draining its real server passed.
+    /// Its real server is drained or was taken out, and does not keep it.
     Drained,
     /// The director stopped.
     Stopped,
@@ -87,7 +87,9 @@ impl EndReason {
             Self::Replaced => "Its client began the next one with the same addresses and ports.",
             Self::Evicted => "It was half-open and made way for a newer one.",
             Self::ServerDown => "Its real server went down.",
-            Self::Drained => "The deadline of draining its real server passed.",
+            Self::Drained => {
+                "Its real server is drained or was taken out of the service, and does not keep it."
+            }
             Self::Stopped => "The director stopped.",
         }
     }

@@ -254,7 +254,7 @@ pub static METRICS: Table = Table {
         "`false`",
         "`true` or `false`",
         "Whether there are series for each real server besides those for each service. A \
-             service of 16 servers has 128 more of them.",
+             service of 16 servers has 144 more of them.",
     )],
 };
 

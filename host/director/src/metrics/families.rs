@@ -135,7 +135,17 @@ families! {
     Gauge SERVICE_SERVERS "wvs_service_servers" ["service"]
         "Real servers.";
     Gauge SERVICE_AVAILABLE "wvs_service_available_servers" ["service"]
-        "Real servers with a weight above 0.";
+        "Real servers with a weight above 0: neither down, drained nor an unneeded backup.";
+    Gauge SERVICE_DOWN "wvs_service_down_servers" ["service"]
+        "Real servers that are down.";
+    Gauge SERVICE_STAGE "wvs_service_stage" ["service", "stage"]
+        "1 for who serves: the regular servers, the backup servers too, or the sorry server.";
+    Counter SERVICE_OVERLOADS "wvs_service_overloads_total" ["service"]
+        "How often its real servers reached their upper thresholds.";
+    Gauge SERVICE_TEMPLATES "wvs_service_templates" ["service"]
+        "Persistence only: clients whose server is remembered.";
+    Counter SERVICE_TEMPLATES_REFUSED "wvs_service_templates_refused_total" ["service"]
+        "Persistence only: clients whose server could not be remembered, because there were too many.";
     Gauge SERVICE_POOL "wvs_service_pool_places" ["service"]
         "Full NAT only: connections that each real server can have.";
     Counter SERVICE_POOL_EXHAUSTED "wvs_service_pool_exhausted_total" ["service"]
@@ -186,7 +196,9 @@ families! {
         "1 when the trial stopped by itself.";
 
     Gauge SERVER_WEIGHT "wvs_server_weight" ["service", "server"]
-        "The real server's weight; 0 is quiesced. These and those below only with metrics.servers.";
+        "The weight by which connections go to the real server; 0 when it gets none. These and those below only with metrics.servers.";
+    Gauge SERVER_UP "wvs_server_up" ["service", "server"]
+        "0 while it is down.";
     Counter SERVER_CONNECTIONS "wvs_server_connections_total" ["service", "server"]
         "Connections scheduled to the real server.";
     Gauge SERVER_ACTIVE "wvs_server_active_connections" ["service", "server"]
@@ -209,6 +221,8 @@ families! {
     Gauge RELOAD_TIME "wvs_latest_reload_seconds" []
         "When the latest reload ended, in seconds since 1970; 0 before the first.";
 
+    Counter LOG_LINES_LOST "wvs_log_lines_lost_total" []
+        "Lines of the director's own log that were lost, because nobody read them or there was no room for them.";
     Counter LOG_LINES "wvs_connection_log_lines_total" []
         "Lines written to the connection log.";
     Counter LOG_LEFT_OUT "wvs_connection_log_left_out_total" ["reason"]

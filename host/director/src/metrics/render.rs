@@ -1,5 +1,6 @@
 //! From snapshots to samples, in the order of [`families`](super::families).
 
+use wvs_core::roster::Stage;
 use wvs_plugin::TIME_LIMITS_NS;
 
 use super::families as family;
@@ -14,7 +15,7 @@ use crate::control::snapshot::{
 
 /// Samples of the director itself, of each service and of each real server, roughly: room for the
 /// text is made at once.
-const SAMPLES: [usize; 3] = [100, 64, 8];
+const SAMPLES: [usize; 3] = [100, 70, 9];
 
 /// Nanoseconds in a second, and so on.
 const NANO: f64 = 1e-9;
@@ -41,6 +42,7 @@ impl Scrape {
             put_servers(&mut text, &self.services);
         }
         put_reloads(&mut text, self.reloads);
+        put_one(&mut text, &family::LOG_LINES_LOST, self.stats.log_lines_lost);
         put_connection_log(&mut text, self.connection_log);
         if let Some(process) = self.process {
             put_process(&mut text, process, self.start_time_seconds);
@@ -116,8 +118,8 @@ fn put_services(text: &mut Text, services: &[ServiceSnapshot]) {
         }
     };
     each(text, &family::SERVICE_CONNECTIONS, |service| service.traffic.connections);
-    each(text, &family::SERVICE_ACTIVE, |service| sum(service, |server| server.active));
-    each(text, &family::SERVICE_INACTIVE, |service| sum(service, |server| server.inactive));
+    each(text, &family::SERVICE_ACTIVE, |service| sum(all(service), |server| server.active));
+    each(text, &family::SERVICE_INACTIVE, |service| sum(all(service), |server| server.inactive));
     each(text, &family::SERVICE_IN_PACKETS, |service| service.traffic.in_packets);
     each(text, &family::SERVICE_OUT_PACKETS, |service| service.traffic.out_packets);
     each(text, &family::SERVICE_IN_OCTETS, |service| service.traffic.in_octets);
@@ -131,10 +133,29 @@ fn put_services(text: &mut Text, services: &[ServiceSnapshot]) {
         samples.put(&[name, "sorry"], scheduling.sorry);
         samples.put(&[name, "nobody"], scheduling.no_server);
     }
-    each(text, &family::SERVICE_SERVERS, |service| sum(service, |_| 1));
+    each(text, &family::SERVICE_SERVERS, |service| sum(&service.servers, |_| 1));
     each(text, &family::SERVICE_AVAILABLE, |service| {
-        sum(service, |server| u32::from(server.weight > 0))
+        sum(&service.servers, |server| u32::from(server.weight > 0))
     });
+    each(text, &family::SERVICE_DOWN, |service| {
+        sum(&service.servers, |server| u32::from(server.is_down()))
+    });
+    let mut samples = text.family(&family::SERVICE_STAGE);
+    for service in services {
+        for stage in Stage::ALL.map(Stage::name) {
+            samples.put(&[&service.name, stage], u8::from(service.stage == stage));
+        }
+    }
+    each(text, &family::SERVICE_OVERLOADS, |service| {
+        all(service).map(|server| server.overloads).sum()
+    });
+    let persistent = || {
+        services.iter().filter_map(|service| Some((&service.name, service.persistence.as_ref()?)))
+    };
+    let mut samples = text.family(&family::SERVICE_TEMPLATES);
+    persistent().for_each(|(service, clients)| samples.put(&[service], clients.templates));
+    let mut samples = text.family(&family::SERVICE_TEMPLATES_REFUSED);
+    persistent().for_each(|(service, clients)| samples.put(&[service], clients.refused));
     let pools =
         || services.iter().filter_map(|service| Some((&service.name, service.pool.as_ref()?)));
     let mut samples = text.family(&family::SERVICE_POOL);
@@ -143,9 +164,17 @@ fn put_services(text: &mut Text, services: &[ServiceSnapshot]) {
     pools().for_each(|(service, pool)| samples.put(&[service], pool.exhausted));
 }
 
-/// Something of all real servers of a service together.
-fn sum(service: &ServiceSnapshot, of: fn(&ServerSnapshot) -> u32) -> u64 {
-    service.servers.iter().map(|server| u64::from(of(server))).sum()
+/// Every real server that has connections of a service.
+fn all(service: &ServiceSnapshot) -> impl Iterator<Item = &ServerSnapshot> {
+    service.servers.iter().chain(&service.sorry_server).chain(&service.leaving)
+}
+
+/// Something of real servers together.
+fn sum<'s>(
+    servers: impl IntoIterator<Item = &'s ServerSnapshot>,
+    of: fn(&ServerSnapshot) -> u32,
+) -> u64 {
+    servers.into_iter().map(|server| u64::from(of(server))).sum()
 }
 
 fn put_schedulers(text: &mut Text, seats: &[SeatSnapshot]) {
@@ -233,6 +262,7 @@ fn put_servers(text: &mut Text, services: &[ServiceSnapshot]) {
         }
     };
     each(text, &family::SERVER_WEIGHT, |server| server.weight.into());
+    each(text, &family::SERVER_UP, |server| u64::from(!server.is_down()));
     each(text, &family::SERVER_CONNECTIONS, |server| server.traffic.connections);
     each(text, &family::SERVER_ACTIVE, |server| server.active.into());
     each(text, &family::SERVER_INACTIVE, |server| server.inactive.into());
