@@ -288,8 +288,9 @@ fn server_that_is_down_is_told_apart_from_one_that_gets_no_connections() {
 fn times_of_decisions_are_a_histogram() {
     let directed = Directed::new();
     // One in 64 is timed, beginning with the first.
-    for port in 1..=65 {
-        let client = format!("198.51.100.7:{port}");
+    for number in 1..=65 {
+        // Clients that nobody knows yet, who else go where they were before.
+        let client = format!("198.51.100.{number}:40000");
         directed.send(&tcp(at(&client), at("203.0.113.10:80"), SYN));
     }
     let parsed = Parsed::of(&directed.scrape().render());
