@@ -122,7 +122,7 @@ pub fn settings() -> DirectorConfig {
 #[must_use]
 pub fn terms() -> Arc<Terms> {
     let vip = Ipv4Addr::new(192, 0, 2, 1).into();
-    Arc::new(Terms::new(ServiceAddress { protocol: Protocol::Tcp, vip, port: 80 }))
+    Arc::new(Terms::new("service", ServiceAddress { protocol: Protocol::Tcp, vip, port: 80 }))
 }
 
 /// What the clock of a new world shows.
@@ -157,7 +157,8 @@ impl World {
                 vip: spec.address.ip(),
                 port: spec.address.port(),
             };
-            let terms = Arc::new(Terms::forwarding(address, spec.forwarding));
+            let name = format!("service-{service_id}");
+            let terms = Arc::new(Terms::forwarding(&name, address, spec.forwarding));
             let mut server = |address: SocketAddr, weight| {
                 server_id += 1;
                 Arc::new(RealServer::new(server_id, address, weight, Arc::clone(&terms)))
@@ -168,7 +169,6 @@ impl World {
             });
             let config = ServiceConfig {
                 id: service_id,
-                name: format!("service-{service_id}"),
                 members: members.collect(),
                 sorry: spec.sorry.map(|address| server(address, 1)),
                 terms: Arc::clone(&terms),

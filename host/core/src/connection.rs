@@ -2,6 +2,7 @@
 
 pub mod expiry;
 pub(crate) mod half_open;
+pub mod log;
 pub mod state;
 pub mod table;
 pub mod tcp_state;
@@ -17,6 +18,7 @@ use crate::protocol::Protocol;
 use crate::real_server::{Dismissal, RealServer};
 use crate::rewrite::Rewrite;
 use crate::time::Moment;
+use log::EndReason;
 use state::State;
 use tuple::{Direction, Endpoint, Tuple};
 
@@ -119,6 +121,11 @@ fn is_half_open(number: u8) -> bool {
     number & PROVEN == 0 && state_of(number).is_some_and(State::is_of_tcp)
 }
 
+/// Whether it is a TCP connection whose real server has not answered yet.
+fn is_unanswered(number: u8) -> bool {
+    number & ANSWERED == 0 && state_of(number).is_some_and(State::is_of_tcp)
+}
+
 /// What a packet in `direction`, after which the state is `to`, proves about who sent it. A SYN
 /// from the client, however often it comes, proves nothing.
 #[inline]
@@ -139,6 +146,14 @@ pub(crate) struct Advance {
     pub(crate) is_half_open: bool,
     /// The real server of a TCP connection answered for the first time.
     pub(crate) is_first_answer: bool,
+}
+
+/// What a connection was when it was taken out of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Closed {
+    pub(crate) state: State,
+    pub(crate) was_half_open: bool,
+    pub(crate) was_unanswered: bool,
 }
 
 impl<A: Address> Connection<A> {
@@ -252,8 +267,7 @@ impl<A: Address> Connection<A> {
 
     /// Whether it is a TCP connection whose real server has not answered yet.
     pub(crate) fn is_unanswered(&self) -> bool {
-        let number = self.state.load(Relaxed);
-        number & ANSWERED == 0 && state_of(number).is_some_and(State::is_of_tcp)
+        is_unanswered(self.state.load(Relaxed))
     }
 
     /// Milliseconds until it expires if no packet comes by.
@@ -325,11 +339,16 @@ impl<A: Address> Connection<A> {
         }
     }
 
-    /// Ends the connection for the counts. Whether it was half-open, for exactly one caller.
-    pub(crate) fn close(&self) -> Option<bool> {
+    /// Ends the connection for the counts. What it was until then, for exactly one caller.
+    pub(crate) fn close(&self) -> Option<Closed> {
         let number = self.state.swap(CLOSED, Relaxed);
-        self.server.count_closed(state_of(number)?.is_active());
-        Some(is_half_open(number))
+        let state = state_of(number)?;
+        self.server.count_closed(state.is_active());
+        Some(Closed {
+            state,
+            was_half_open: is_half_open(number),
+            was_unanswered: is_unanswered(number),
+        })
     }
 
     /// Whether it was taken out of the table.
@@ -355,6 +374,12 @@ impl<A: Address> Connection<A> {
             Dismissal::Datagrams => self.original.protocol != Protocol::Tcp,
             Dismissal::All => true,
         }
+    }
+
+    /// Why it ends because its server no longer carries it.
+    pub(crate) fn end_of_forsaken(&self) -> Option<EndReason> {
+        let reason = if self.server.is_down() { EndReason::ServerDown } else { EndReason::Drained };
+        self.is_forsaken().then_some(reason)
     }
 
     /// Whether its first handshake is under way: its client still has to show that it exists.

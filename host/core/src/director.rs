@@ -242,6 +242,12 @@ impl Director {
         self.connections.sweep(now)
     }
 
+    /// Forgets every connection, when no packet comes any more. Each end is told to the log of the
+    /// connections.
+    pub fn end_all(&self) {
+        self.connections.remove_all();
+    }
+
     /// Connections at this moment.
     #[must_use]
     pub fn connections(&self) -> usize {

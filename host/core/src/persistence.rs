@@ -282,7 +282,10 @@ mod tests {
 
     fn server(id: u32) -> Arc<RealServer> {
         let vip = Ipv4Addr::new(192, 0, 2, 1).into();
-        let terms = Arc::new(Terms::new(ServiceAddress { protocol: Protocol::Tcp, vip, port: 80 }));
+        let terms = Arc::new(Terms::new(
+            "service",
+            ServiceAddress { protocol: Protocol::Tcp, vip, port: 80 },
+        ));
         let address = (Ipv4Addr::new(10, 0, 0, 1), 80).into();
         Arc::new(RealServer::new(id, address, 1, terms))
     }

@@ -6,10 +6,12 @@
 //! else, so all of this holds under every scheduler.
 
 use core::net::SocketAddr;
+use core::ops::AddAssign as _;
 use core::time::Duration;
 use std::sync::Arc;
 
 use crate::real_server::{Dismissal, RealServer};
+use crate::stats::TrafficTotals;
 use crate::time::Moment;
 
 /// How the servers of a service stand in for each other.
@@ -118,7 +120,10 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// The name in listings.
+    /// Every stage.
+    pub const ALL: [Self; 3] = [Self::Regular, Self::Backup, Self::Sorry];
+
+    /// The name in listings and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -148,6 +153,8 @@ pub struct Roster {
     sorry: Option<Arc<RealServer>>,
     /// Servers that were taken out of the service and still have connections.
     leaving: Vec<(Arc<RealServer>, Drain)>,
+    /// What servers carried that are forgotten: sums over the service must not shrink.
+    departed: TrafficTotals,
     stage: Stage,
     is_quorate: bool,
 }
@@ -168,6 +175,7 @@ impl Roster {
             standings,
             sorry,
             leaving: Vec::new(),
+            departed: TrafficTotals::default(),
             stage: Stage::Regular,
             is_quorate: true,
         };
@@ -202,7 +210,13 @@ impl Roster {
         self.leaving.iter().map(|(server, _)| server)
     }
 
-    /// The same, and how each of them is emptied.
+    /// What servers carried that were taken out and are forgotten.
+    #[must_use]
+    pub fn departed(&self) -> TrafficTotals {
+        self.departed
+    }
+
+    /// The same as [`leaving`](Self::leaving), and how each of them is emptied.
     pub fn leaving_with_drains(&self) -> impl Iterator<Item = (&Arc<RealServer>, Drain)> {
         self.leaving.iter().map(|(server, drain)| (server, *drain))
     }
@@ -307,7 +321,13 @@ impl Roster {
     /// Forgets servers that left and have no connections any more. Whether there were any.
     pub(crate) fn dismiss_empty(&mut self) -> bool {
         let before = self.leaving.len();
-        self.leaving.retain(|(server, _)| server.connections() > 0);
+        self.leaving.retain(|(server, _)| {
+            let stays = server.connections() > 0;
+            if !stays {
+                self.departed.add_assign(server.traffic().totals());
+            }
+            stays
+        });
         self.leaving.len() < before
     }
 

@@ -84,6 +84,8 @@ pub enum Forwarding {
 /// What never changes about a virtual service, and what its connections share.
 #[derive(Debug)]
 pub struct Terms {
+    /// The service's name, unique within the director, for people.
+    pub service: Arc<str>,
     /// What clients connect to; the first of several addresses.
     pub address: ServiceAddress,
     /// How packets are translated.
@@ -101,14 +103,15 @@ pub struct Terms {
 impl Terms {
     /// NAT with the default timeouts.
     #[must_use]
-    pub fn new(address: ServiceAddress) -> Self {
-        Self::forwarding(address, Forwarding::default())
+    pub fn new(service: &str, address: ServiceAddress) -> Self {
+        Self::forwarding(service, address, Forwarding::default())
     }
 
     /// Another way of forwarding, with the default timeouts.
     #[must_use]
-    pub fn forwarding(address: ServiceAddress, forwarding: Forwarding) -> Self {
+    pub fn forwarding(service: &str, address: ServiceAddress, forwarding: Forwarding) -> Self {
         Self {
+            service: Arc::from(service),
             address,
             forwarding,
             timeouts: LiveTimeouts::from(&Timeouts::default()),
@@ -229,8 +232,6 @@ impl Settings {
 pub struct ServiceConfig {
     /// Unique within the director.
     pub id: u32,
-    /// Unique within the director, for people.
-    pub name: String,
     /// What its connections live under; its real servers have the same.
     pub terms: Arc<Terms>,
     /// What may be changed later.
@@ -263,7 +264,6 @@ pub struct SchedulingCounters {
 /// A virtual service at work.
 pub struct Service {
     id: u32,
-    name: String,
     terms: Arc<Terms>,
     settings: ArcSwap<Settings>,
     seat: Mutex<Seat>,
@@ -308,7 +308,7 @@ struct Seat {
 
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service").field("id", &self.id).field("name", &self.name).finish()
+        f.debug_struct("Service").field("id", &self.id).field("name", &self.terms.service).finish()
     }
 }
 
@@ -316,14 +316,13 @@ impl Service {
     /// Puts a service to work; `scheduler` is told of its servers here.
     #[must_use]
     pub fn new(config: ServiceConfig, mut scheduler: Box<dyn Scheduler>, now: Moment) -> Self {
-        let ServiceConfig { id, name, terms, settings, members, sorry, seed } = config;
+        let ServiceConfig { id, terms, settings, members, sorry, seed } = config;
         let roster = Roster::new(settings.rules, members, sorry, now);
         scheduler.servers_changed(roster.servers());
         terms.timeouts.set(&settings.timeouts);
         terms.templates.set(settings.persistence);
         let this = Self {
             id,
-            name,
             terms,
             settings: ArcSwap::from_pointee(settings),
             seat: Mutex::new(Seat { scheduler, roster, random: Random::new(seed) }),
@@ -348,7 +347,7 @@ impl Service {
     /// Its name in the configuration.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.terms.service
     }
 
     /// What clients connect to; the first of several addresses that it had from the start.

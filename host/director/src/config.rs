@@ -19,6 +19,7 @@ use wvs_core::service::{Protocol, ServiceAddress, Settings};
 use wvs_core::time::Moment;
 
 mod admin;
+mod connection_log;
 mod document;
 mod forwarding;
 mod health;
@@ -34,6 +35,7 @@ mod schema;
 mod servers;
 pub mod units;
 
+pub use connection_log::{ConnectionLogConfig, LogTarget};
 pub use health::{HealthConfig, PassiveConfig};
 pub use json_schema::json_schema;
 pub use kind::Kind;
@@ -73,6 +75,10 @@ pub struct Config {
     pub answer_echo: bool,
     /// What becomes of packets to ports of a VIP that no service has.
     pub closed_port: ClosedPort,
+    /// What `GET /metrics` tells.
+    pub metrics: MetricsConfig,
+    /// The log of the connections, if there is to be one.
+    pub connection_log: Option<ConnectionLogConfig>,
     /// Plugins from files, in the order of the file.
     pub plugins: Vec<PluginConfig>,
     /// The virtual services, in the order of the file.
@@ -128,6 +134,13 @@ pub enum RoutingMode {
     Print,
     /// The administrator.
     Off,
+}
+
+/// What `GET /metrics` tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Whether it tells of each real server, too.
+    pub servers: bool,
 }
 
 /// A scheduler plugin from a file.

@@ -7,6 +7,7 @@
 //! | `GET /v1/plugins` | [`snapshot::PluginsSnapshot`] |
 //! | `GET /v1/connections?service=NAME&limit=N` | [`snapshot::ConnectionList`] |
 //! | `GET /v1/explain?from=A:P&to=A:P&protocol=tcp` | [`snapshot::ExplanationSnapshot`] |
+//! | `GET /metrics` | [`metrics`](crate::metrics) as text |
 //! | `GET /v1/services/NAME/scheduler/recording` | a recording, as octets |
 //! | `POST /v1/services/NAME/scheduler/ACTION` | [`snapshot::ChangeSnapshot`] |
 //! | `POST /v1/services/NAME/servers/SERVER/ACTION` | [`snapshot::ServerStanding`] |
@@ -45,6 +46,9 @@ pub const STATS: &str = "/v1/stats";
 
 /// The path of [`snapshot::PluginsSnapshot`].
 pub const PLUGINS: &str = "/v1/plugins";
+
+/// The path of the metrics, which is the custom.
+pub const METRICS: &str = "/metrics";
 
 /// The path of [`snapshot::ConnectionList`].
 pub const CONNECTIONS: &str = "/v1/connections";

@@ -246,7 +246,6 @@ pub(crate) fn open(
     };
     let core = CoreServiceConfig {
         id: numbers.service(),
-        name: config.name.clone(),
         terms,
         settings: config.settings.clone(),
         members,
@@ -272,7 +271,7 @@ fn terms(service: &ServiceConfig) -> Terms {
             Forwarding::FullNat(Arc::new(Pool::new(addresses.clone(), ports.clone())))
         }
     };
-    Terms::forwarding(service.address(), forwarding)
+    Terms::forwarding(&service.name, service.address(), forwarding)
 }
 
 /// The real servers that a configuration describes, as they stand from its point of view. Those that

@@ -12,7 +12,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::{JoinError, JoinHandle, spawn_blocking, yield_now};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -32,6 +32,7 @@ use ways::Roads;
 
 use crate::clock::Clock;
 use crate::config::{Config, ForwardingConfig, RoutingMode};
+use crate::connection_log::{ConnectionLog, OpenError};
 use crate::control::snapshot::{
     ChangeSnapshot, ConnectionList, ConnectionSnapshot, DeviceSnapshot, ExplanationSnapshot,
     HealthSnapshot, PluginsSnapshot, ReloadSnapshot, ServerStanding, ServiceSnapshot,
@@ -44,6 +45,9 @@ use crate::deployment::{Deployment, Misfit};
 use crate::device::{Device, DeviceCounters, DeviceError, DeviceNeeds, Offload, PacketLoop};
 use crate::explain::explain;
 use crate::logging;
+use crate::metrics::Scrape;
+use crate::metrics::counters::{ReloadCounters, SweepCounters, seconds_since_1970};
+use crate::metrics::process::Process;
 use crate::operation::reload::ReloadError;
 use crate::operation::servers::ServerAction;
 use crate::operation::{self, Action, ChangeError, Operation};
@@ -72,6 +76,9 @@ pub enum StartError {
     /// No routes.
     #[error(transparent)]
     Route(#[from] RouteError),
+    /// No connection log.
+    #[error(transparent)]
+    ConnectionLog(#[from] OpenError),
     /// The control socket cannot be watched.
     #[error("the control socket cannot be served: {0}")]
     Serve(io::Error),
@@ -99,6 +106,8 @@ struct State {
     operation: Arc<Operation>,
     checkers: Arc<Checkers>,
     clock: Clock,
+    /// The time of day at the start.
+    started: SystemTime,
     device_name: String,
     device_mtu: Arc<AtomicU16>,
     device_queues: usize,
@@ -106,6 +115,9 @@ struct State {
     device_counters: Arc<DeviceCounters>,
     access: Arc<AccessCounters>,
     tap: Arc<Tap>,
+    connection_log: ConnectionLog,
+    sweeps: SweepCounters,
+    reloads: ReloadCounters,
 }
 
 /// A task that ends with its owner.
@@ -134,6 +146,8 @@ impl Running {
         };
         let Deployment { services, seats, numbers } = deployment.map_err(StartError::Misfits)?;
         let director = Arc::new(Director::new(director_config(config, random_seed()), services));
+        let connection_log = ConnectionLog::new(Arc::clone(&director), clock);
+        connection_log.apply(config.connection_log.as_ref())?;
 
         let needs = route_needs(config);
         let mtu = match config.device.mtu {
@@ -196,6 +210,7 @@ impl Running {
             operation: Arc::clone(&operation),
             checkers: Arc::clone(&checkers),
             clock,
+            started: SystemTime::now(),
             device_name,
             device_mtu,
             device_queues,
@@ -203,6 +218,9 @@ impl Running {
             device_counters: Arc::clone(packets.counters()),
             access,
             tap,
+            connection_log,
+            sweeps: SweepCounters::default(),
+            reloads: ReloadCounters::default(),
         });
         let answers: Arc<dyn Answers> = Arc::clone(&state) as _;
         let serving = ControlServer::start(socket, answers).and_then(|mut control| {
@@ -220,7 +238,7 @@ impl Running {
         };
         Ok(Self {
             timers: [
-                Timer(tokio::spawn(sweep(Arc::clone(&director), clock))),
+                Timer(tokio::spawn(sweep(Arc::clone(&state)))),
                 Timer(tokio::spawn(attend(director, clock))),
                 Timer(tokio::spawn(watch::watch(Arc::clone(&state)))),
                 Timer(tokio::spawn(operation::watch::watch(Arc::clone(&operation)))),
@@ -289,8 +307,8 @@ impl Running {
     /// # Errors
     /// See [`ReloadError`]; nothing has changed.
     pub async fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {
-        let operation = Arc::clone(&self.state.operation);
-        spawn_blocking(move || operation.reload()).await?
+        let state = Arc::clone(&self.state);
+        spawn_blocking(move || state.reload()).await?
     }
 
     /// Waits until the device fails; for ever while it works. May be dropped and called again.
@@ -317,6 +335,7 @@ impl Running {
         drop(timers);
         let taken_back = roads.take_back().await;
         packets.stop();
+        state.connection_log.stop();
         taken_back
     }
 }
@@ -396,7 +415,29 @@ impl Answers for State {
     }
 
     fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {
-        self.operation.reload()
+        let reloaded = self.operation.reload();
+        self.reloads.count(reloaded.is_ok());
+        // Opens the file anew in any case: it may have been moved away.
+        let config = self.operation.config();
+        if let Err(error) = self.connection_log.apply(config.connection_log.as_ref()) {
+            tracing::warn!("the connection log goes on as it was: {error}");
+        }
+        reloaded
+    }
+
+    fn metrics(&self) -> String {
+        Scrape {
+            stats: self.stats(),
+            services: self.services().services,
+            plugins: self.plugins().services,
+            sweeps: self.sweeps.totals(),
+            reloads: self.reloads.totals(),
+            connection_log: (&self.connection_log).into(),
+            process: Process::look(),
+            start_time_seconds: seconds_since_1970(self.started),
+            with_servers: self.operation.config().metrics.servers,
+        }
+        .render()
     }
 
     fn capture(&self, request: &CaptureRequest) -> Result<Recording, CaptureRefusal> {
@@ -444,12 +485,14 @@ async fn end_captures(tap: &Tap) {
     let _ = timeout(CAPTURES_END_WITHIN, all_ended).await;
 }
 
-async fn sweep(director: Arc<Director>, clock: Clock) {
+async fn sweep(state: Arc<State>) {
     let mut ticks = interval(Duration::from_millis(Director::SWEEP_INTERVAL_MILLIS));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        director.sweep(clock.now());
+        let start = Instant::now();
+        state.director.sweep(state.clock.now());
+        state.sweeps.count(start.elapsed());
     }
 }
 

@@ -14,6 +14,17 @@ pub const TIME_BUCKETS: usize = 16;
 /// The upper end of the first bucket, as a power of two.
 const FIRST_BUCKET_LOG2: u32 = 6;
 
+/// The upper ends of the buckets in nanoseconds, but for the last one, which has none.
+pub const TIME_LIMITS_NS: [u64; TIME_BUCKETS - 1] = {
+    let mut limits = [1 << FIRST_BUCKET_LOG2; TIME_BUCKETS - 1];
+    let mut bucket = 1;
+    while bucket < limits.len() {
+        limits[bucket] = limits[bucket - 1] * 2;
+        bucket += 1;
+    }
+    limits
+};
+
 /// Counts of one plugin at one virtual service. They only grow, but for those of a maximum, and
 /// outlive the plugin's instances.
 #[derive(Debug, Default)]
@@ -291,6 +302,9 @@ mod tests {
     fn times_fall_into_buckets_of_powers_of_two() {
         for (ns, expected) in [(0, 0), (63, 0), (64, 1), (127, 1), (128, 2), (u64::MAX, 15)] {
             assert_eq!(bucket(ns), expected, "{ns}");
+        }
+        for (place, limit) in TIME_LIMITS_NS.into_iter().enumerate() {
+            assert_eq!((bucket(limit - 1), bucket(limit)), (place, place + 1));
         }
     }
 }

@@ -64,7 +64,7 @@ mod table;
 mod text;
 mod trial;
 
-pub use counters::{PluginCounters, TIME_BUCKETS};
+pub use counters::{PluginCounters, TIME_BUCKETS, TIME_LIMITS_NS};
 pub use error::{HostError, InstanceError, LoadError, RecordingError, RegionError};
 pub use fault::{Fault, FaultKind};
 pub use host::{Host, Source};

@@ -250,6 +250,7 @@ impl Answers for Paper {
             fuel: FuelSnapshot { sum: 210 * picks, mean: 210, max: 7_400 },
             time: TimeSnapshot {
                 timed: picks / 64,
+                sum_ns: picks / 64 * 412,
                 mean_ns: 412,
                 max_ns: 21_900,
                 buckets: vec![0; 16],
@@ -303,6 +304,10 @@ impl Answers for Paper {
             version: "1.2.3".to_owned(),
             services: vec![web, seat("web6", failing), dns],
         }
+    }
+
+    fn metrics(&self) -> String {
+        unreachable!("no command asks for it")
     }
 
     fn connections(&self, service: Option<&str>, limit: usize) -> Option<ConnectionList> {

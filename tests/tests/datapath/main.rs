@@ -1,6 +1,7 @@
 //! The packet path over a director in memory: what goes in, what comes out, and which counters move.
 
 mod answers;
+mod connection_log;
 mod fragments;
 mod full_nat;
 mod half_open;

@@ -45,6 +45,7 @@ mod rights;
 mod route_updates;
 mod routing;
 mod schedulers;
+mod seeing;
 mod server;
 mod service_manager;
 mod stage;
@@ -115,6 +116,7 @@ fn main() -> ExitCode {
         log::trials(),
         service_manager::trials(),
         doctor::trials(),
+        seeing::trials(),
         demo::trials(),
     ];
     let trials =

@@ -87,7 +87,7 @@ impl<A: Address> Roll<A> {
     /// Visits the next connections, at most [`VISITS_MAX`]; hands each expired one to `remove` and
     /// forgets it and those that were closed before. Returns how many `remove` said it removed.
     /// A call while another one runs does nothing.
-    pub(crate) fn sweep(&self, now: Moment, remove: impl Fn(&Connection<A>) -> bool) -> usize {
+    pub(crate) fn sweep(&self, now: Moment, remove: impl Fn(&Arc<Connection<A>>) -> bool) -> usize {
         let length = self.length();
         let visits = length.div_ceil(CALLS_PER_ROUND).clamp(VISITS_MIN, VISITS_MAX).min(length);
         let mut removed = 0_usize;
@@ -103,7 +103,7 @@ impl<A: Address> Roll<A> {
 
     /// Visits the next connections and forgets those that are over, which `is_over` says, or were
     /// closed before.
-    fn visit(&self, visits: usize, mut is_over: impl FnMut(&Connection<A>) -> bool) {
+    fn visit(&self, visits: usize, mut is_over: impl FnMut(&Arc<Connection<A>>) -> bool) {
         let mut cursor = match self.cursor.try_lock() {
             Ok(cursor) => cursor,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),

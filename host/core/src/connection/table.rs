@@ -8,8 +8,9 @@ use dashmap::DashMap;
 
 use super::expiry::Roll;
 use super::half_open::HalfOpen;
+use super::log::{ConnectionLog, End, EndReason, Loggable};
 use super::tuple::{Direction, Tuple};
-use super::{Connection, Tick};
+use super::{Closed, Connection, Tick};
 use crate::event::EventKind;
 use crate::fragment::Fragments;
 use crate::packet::address::Address;
@@ -31,6 +32,7 @@ pub struct Tables {
     limits: TableLimits,
     live: AtomicUsize,
     counters: TableCounters,
+    log: ConnectionLog,
 }
 
 /// How large the tables may grow, both families together.
@@ -56,7 +58,7 @@ pub struct TableCounters {
 }
 
 /// An address family with a table of its own.
-pub(crate) trait Tabled: Address {
+pub(crate) trait Tabled: Loggable {
     /// The family's connections.
     fn table(tables: &Tables) -> &Table<Self>;
 }
@@ -212,6 +214,7 @@ impl Tables {
             limits,
             live: AtomicUsize::new(0),
             counters: TableCounters::default(),
+            log: ConnectionLog::default(),
         }
     }
 
@@ -239,6 +242,12 @@ impl Tables {
 
     pub(crate) fn counters(&self) -> &TableCounters {
         &self.counters
+    }
+
+    /// What is told of connections that open and end.
+    #[must_use]
+    pub const fn log(&self) -> &ConnectionLog {
+        &self.log
     }
 
     /// Whether another connection can be opened. In a full table the oldest half-open connection
@@ -274,8 +283,9 @@ impl Tables {
     }
 
     /// Takes a connection out if it is half-open; whether it did.
-    pub(crate) fn evict<A: Tabled>(&self, connection: &Connection<A>) -> bool {
-        let is_evicted = connection.is_half_open() && self.remove(connection);
+    pub(crate) fn evict<A: Tabled>(&self, connection: &Arc<Connection<A>>) -> bool {
+        let is_evicted =
+            connection.is_half_open() && self.remove(connection, |_| EndReason::Evicted).is_some();
         if is_evicted {
             self.counters.evicted.count();
         }
@@ -301,6 +311,7 @@ impl Tables {
                 let server = connection.server();
                 server.traffic().count_connection();
                 server.terms().events.push(EventKind::Bound, server.id());
+                self.log.note(&connection, None);
                 table.roll.add(Arc::clone(&connection), self.live());
                 Ok(connection)
             }
@@ -313,27 +324,49 @@ impl Tables {
         }
     }
 
-    /// Takes a connection out so that its tuples are free. True for exactly one caller.
-    fn remove<A: Tabled>(&self, connection: &Connection<A>) -> bool {
-        let Some(was_half_open) = connection.close() else { return false };
+    /// Takes a connection out so that its tuples are free. What it was, for exactly one caller;
+    /// `reason` says from that why it ended.
+    fn remove<A: Tabled>(
+        &self,
+        connection: &Arc<Connection<A>>,
+        reason: impl Fn(&Closed) -> EndReason,
+    ) -> Option<Closed> {
+        let closed = connection.close()?;
+        self.log.note(connection, Some(End { reason: reason(&closed), state: closed.state }));
         let server = connection.server();
         let unbound = EventKind::Unbound { lifetime_ms: connection.lifetime_ms() };
         server.terms().events.push(unbound, server.id());
         server.terms().templates.release(connection.original.source.into(), server);
         let table = A::table(self);
-        if was_half_open {
+        if closed.was_half_open {
             table.half_open.leave();
         }
         table.unindex(connection);
         self.live.fetch_sub(1, Relaxed);
-        true
+        Some(closed)
+    }
+
+    /// Takes out every connection: the director stops.
+    pub(crate) fn remove_all(&self) {
+        self.remove_all_of::<Ipv4Addr>();
+        self.remove_all_of::<Ipv6Addr>();
+    }
+
+    fn remove_all_of<A: Tabled>(&self) {
+        for connection in A::table(self).snapshot() {
+            self.remove(&connection, |_| EndReason::Stopped);
+        }
     }
 
     /// Takes out the connection that has `tuple` to make way for a new one, if it does.
     pub(crate) fn replace<A: Tabled>(&self, tuple: &Tuple<A>) {
         if let Some(connection) = A::table(self).find(tuple)
             && connection.makes_way()
-            && self.remove(&connection)
+            && self
+                .remove(&connection, |_| {
+                    connection.end_of_forsaken().unwrap_or(EndReason::Replaced)
+                })
+                .is_some()
         {
             self.counters.replaced.count();
         }
@@ -351,14 +384,20 @@ impl Tables {
         let table = A::table(self);
         table.fragments.sweep(now);
         table.roll.sweep(now, |connection| {
-            let is_unanswered = connection.is_unanswered();
-            let is_removed = self.remove(connection);
-            if is_removed && is_unanswered {
+            let reason = |closed: &Closed| match EndReason::of_silence(
+                closed.state,
+                closed.was_unanswered,
+            ) {
+                EndReason::Closed => EndReason::Closed,
+                silent => connection.end_of_forsaken().unwrap_or(silent),
+            };
+            let closed = self.remove(connection, reason);
+            if closed.is_some_and(|closed| closed.was_unanswered) {
                 let server = connection.server();
                 server.observed().note_timeout();
                 server.terms().events.push(EventKind::Unanswered, server.id());
             }
-            is_removed
+            closed.is_some()
         })
     }
 }

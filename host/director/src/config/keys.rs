@@ -104,6 +104,8 @@ pub static TABLES: &[&Table] = &[
     &DEVICE,
     &ADMIN,
     &LIMITS,
+    &METRICS,
+    &CONNECTION_LOG,
     &PLUGIN,
     &PLUGIN_LIMITS,
     &SERVICE,
@@ -162,6 +164,13 @@ pub static FILE: Table = Table {
             Kind::Words(&["reject", "drop"]),
             "What becomes of a packet to a port of a VIP that no service has. `reject` \
              answers TCP with a reset and anything else with ICMP port unreachable.",
+        ),
+        Key::optional("metrics", "as below", Kind::Options(&METRICS), "What `GET /metrics` tells."),
+        Key::optional(
+            "connection_log",
+            "none",
+            Kind::Mapping(&CONNECTION_LOG),
+            "A log with a line for each beginning and each end of a connection.",
         ),
         Key::optional(
             "plugins",
@@ -297,6 +306,43 @@ pub static LIMITS: Table = Table {
             Kind::Integer(0..=1_000_000),
             "Answers of the director's own a second: resets, ICMP errors, echo replies. \
              More are counted as `reply_limit` and not sent.",
+        ),
+    ],
+};
+
+/// `metrics`.
+pub static METRICS: Table = Table {
+    path: "metrics",
+    keys: &[Key::optional(
+        "servers",
+        "`false`",
+        Kind::Truth,
+        "Whether there are series for each real server besides those for each service. A \
+             service of 16 servers has 144 more of them.",
+    )],
+};
+
+/// `connection_log`.
+pub static CONNECTION_LOG: Table = Table {
+    path: "connection_log",
+    keys: &[
+        Key::required(
+            "file",
+            Kind::Text("the path of a file, or `stderr`", "^.+$"),
+            "Lines go to the end of this file, made when missing with mode 0640, or to \
+             standard error. A relative path starts at the configuration's folder.",
+        ),
+        Key::optional(
+            "format",
+            "`text`",
+            Kind::Words(&["text", "json"]),
+            "`text` is a line for people, `json` an object a line for programs.",
+        ),
+        Key::optional(
+            "rate",
+            "1000",
+            Kind::Integer(1..=1_000_000),
+            "Lines a second. More are left out and counted, and once a second a line says so.",
         ),
     ],
 };

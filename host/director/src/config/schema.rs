@@ -19,8 +19,9 @@ use super::reach::{self, Taken};
 use super::reader::{Field, Fields, Reader};
 use super::servers::{self, Common, SeenServers};
 use super::{
-    AdminConfig, Config, DeviceConfig, ForwardingConfig, RoutingMode, SchedulerConfig,
-    ServerConfig, ServiceConfig, admin, forwarding, keys, persistence,
+    AdminConfig, Config, DeviceConfig, ForwardingConfig, MetricsConfig, RoutingMode,
+    SchedulerConfig, ServerConfig, ServiceConfig, admin, connection_log, forwarding, keys,
+    persistence,
 };
 use crate::device;
 
@@ -82,6 +83,8 @@ impl Default for Config {
             replies_per_second: DEFAULT_REPLIES,
             answer_echo: true,
             closed_port: ClosedPort::default(),
+            metrics: MetricsConfig::default(),
+            connection_log: None,
             plugins: Vec::new(),
             services: Vec::new(),
         }
@@ -154,6 +157,16 @@ fn read_file(reader: &mut Reader<'_>, file: &Fields<'_>, folder: &Path, config: 
     if let Some(field) = file.get("closed_port") {
         let choices = [("reject", ClosedPort::Reject), ("drop", ClosedPort::Drop)];
         set(&mut config.closed_port, reader.choice(&field, &choices));
+    }
+    if let Some(metrics) =
+        file.get("metrics").and_then(|field| reader.fields(&field, &keys::METRICS))
+        && let Some(field) = metrics.get("servers")
+    {
+        let choices = [("true", true), ("false", false)];
+        set(&mut config.metrics.servers, reader.choice(&field, &choices));
+    }
+    if let Some(field) = file.get("connection_log") {
+        config.connection_log = connection_log::read(reader, &field, folder);
     }
     let mut plugins = Plugins::default();
     if let Some(field) = file.get("plugins") {

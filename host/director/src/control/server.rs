@@ -39,9 +39,10 @@ use super::snapshot::{
 };
 use super::{
     CAPTURES, CONNECTIONS, CONNECTIONS_LISTED, CONNECTIONS_LISTED_MAX, ControlSocket, EXPLAIN,
-    PLUGINS, PREVIEW, RECORDING, RELOAD, SERVICES, STATS, TokenListener, scheduler_path,
+    METRICS, PLUGINS, PREVIEW, RECORDING, RELOAD, SERVICES, STATS, TokenListener, scheduler_path,
     server_path,
 };
+use crate::metrics;
 use crate::operation::reload::ReloadError;
 use crate::operation::servers::ServerAction;
 use crate::operation::{Action, ChangeError};
@@ -78,6 +79,9 @@ pub trait Answers: Send + Sync + 'static {
 
     /// The plugins now.
     fn plugins(&self) -> PluginsSnapshot;
+
+    /// The metrics now, as [`metrics`] has them. May take tens of milliseconds.
+    fn metrics(&self) -> String;
 
     /// At most `limit` connections, of one service or of all. `None` without such a service.
     fn connections(&self, service: Option<&str>, limit: usize) -> Option<ConnectionList>;
@@ -160,6 +164,7 @@ impl Routes {
             .get(SERVICES, get(services))
             .get(STATS, get(stats))
             .get(PLUGINS, get(plugins))
+            .get(METRICS, get(scrape))
             .get(CONNECTIONS, get(connections))
             .get(&scheduler_path("{name}", RECORDING), get(recording))
             .change_schedulers()
@@ -391,6 +396,11 @@ async fn plugins(State(shared): State<Shared>) -> Json<PluginsSnapshot> {
     Json(shared.answers.plugins())
 }
 
+async fn scrape(State(shared): State<Shared>) -> Result<impl IntoResponse, Refused> {
+    let text = spawn_blocking(move || shared.answers.metrics()).await.map_err(ChangeError::from)?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
+}
+
 /// Which connections to list.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -461,8 +471,9 @@ async fn recording(
 }
 
 async fn unknown() -> Refused {
-    let message =
-        format!("nothing is here; ask for {SERVICES}, {STATS}, {PLUGINS} or {CONNECTIONS}");
+    let message = format!(
+        "nothing is here; ask for {SERVICES}, {STATS}, {PLUGINS}, {METRICS} or {CONNECTIONS}"
+    );
     Refused(StatusCode::NOT_FOUND, message)
 }
 
@@ -572,6 +583,10 @@ mod tests {
 
         fn plugins(&self) -> PluginsSnapshot {
             PluginsSnapshot { version: "1".into(), services: Vec::new() }
+        }
+
+        fn metrics(&self) -> String {
+            "# TYPE wvs_one gauge\nwvs_one 1\n".to_owned()
         }
 
         fn connections(&self, service: Option<&str>, limit: usize) -> Option<ConnectionList> {

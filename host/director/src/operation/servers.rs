@@ -221,11 +221,14 @@ fn tell_stage(service: &str, stage: Stage) {
     }
 }
 
+/// What keeps a server that is down from getting connections, for people.
+pub const WHY_DOWN: &str = "down";
+
 /// Says what keeps a server from getting connections, for people; `None` when nothing does.
 #[must_use]
 pub fn why_out(server: &RealServer, standing: &Standing, stage: Stage) -> Option<&'static str> {
     if standing.is_out_of_order() {
-        Some("down")
+        Some(WHY_DOWN)
     } else if standing.drain.is_some() {
         Some("drained")
     } else if standing.is_backup && stage != Stage::Backup {

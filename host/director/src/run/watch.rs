@@ -11,6 +11,7 @@ use wvs_core::verdict::DropReason;
 use wvs_plugin::PluginReport;
 
 use super::State;
+use crate::metrics::counters::LineTotals;
 use crate::seat::{Seat, SeatReport};
 
 /// Between two looks at the counters.
@@ -44,6 +45,7 @@ struct Sums {
     fragments_evicted: u64,
     write_errors: u64,
     queue_full: u64,
+    unlogged: LineTotals,
     /// By name.
     services: HashMap<String, ServiceSums>,
 }
@@ -71,6 +73,7 @@ impl Sums {
             fragments_evicted: state.director.fragments().evicted,
             write_errors: state.device_counters.write_errors(),
             queue_full: state.device_counters.queue_full(),
+            unlogged: (&state.connection_log).into(),
             services: seats.iter().map(|seat| (name(seat), ServiceSums::of(seat))).collect(),
         }
     }
@@ -102,6 +105,15 @@ impl Sums {
         if dropped > 0 {
             let device = &state.device_name;
             tracing::warn!(device, dropped, "packets came faster than they could be read");
+        }
+        let refused = self.unlogged.not_written.saturating_sub(last.unlogged.not_written);
+        if refused > 0 {
+            let error = state.connection_log.latest_error();
+            tracing::warn!(lines = refused, error, "the connection log cannot be written");
+        }
+        let lost = self.unlogged.queue_full.saturating_sub(last.unlogged.queue_full);
+        if lost > 0 {
+            tracing::warn!(lines = lost, "connections came faster than they could be logged");
         }
         for seat in &*state.operation.seats() {
             let sums = |sums: &Self| sums.services.get(seat.service().name()).copied();

@@ -119,6 +119,8 @@ pub struct FuelSnapshot {
 pub struct TimeSnapshot {
     /// Decisions timed.
     pub timed: u64,
+    /// Nanoseconds of all of them.
+    pub sum_ns: u64,
     /// Nanoseconds of one on average.
     pub mean_ns: u64,
     /// Nanoseconds of the longest.
@@ -238,6 +240,7 @@ impl From<&PluginCounters> for TimeSnapshot {
     fn from(counters: &PluginCounters) -> Self {
         Self {
             timed: counters.timed(),
+            sum_ns: counters.time_ns(),
             mean_ns: counters.time_ns() / counters.timed().max(1),
             max_ns: counters.time_ns_max(),
             buckets: counters.times().to_vec(),

@@ -7,12 +7,11 @@ use wvs_core::persistence::{Quiesced, Templates};
 use wvs_core::real_server::RealServer;
 use wvs_core::roster::{Member, Stage, Standing};
 use wvs_core::service::Service;
-use wvs_core::stats::TrafficTotals;
 use wvs_core::time::Moment;
 use wvs_health::Report;
 
 use super::TrafficSnapshot;
-use crate::operation::servers::why_out;
+use crate::operation::servers::{WHY_DOWN, why_out};
 
 /// A real server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,7 +127,7 @@ impl ServersSnapshot {
     pub(super) fn of(service: &Service, now: Moment) -> Self {
         service.look_at_roster(|roster| {
             let stage = roster.stage();
-            let mut totals = TrafficTotals::default();
+            let mut totals = roster.departed();
             let mut snapshot = |server: &RealServer, standing: &Standing| {
                 totals += server.traffic().totals();
                 ServerSnapshot::of(server, standing, stage, now)
@@ -149,6 +148,12 @@ impl ServersSnapshot {
 }
 
 impl ServerSnapshot {
+    /// Whether it gets no connections because it is down.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.out.as_deref() == Some(WHY_DOWN)
+    }
+
     fn of(server: &RealServer, standing: &Standing, stage: Stage, now: Moment) -> Self {
         let deadline = standing.drain.and_then(|drain| drain.deadline);
         Self {
