@@ -75,6 +75,7 @@ fn scrapes(services: usize) {
                     version: "1".to_owned(),
                     uptime_seconds: 7,
                     log_lines_lost: 9,
+                    admin: Default::default(),
                     connections: (&director).into(),
                     packets: (&director).into(),
                     fragments: director.fragments().into(),

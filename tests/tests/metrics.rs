@@ -77,6 +77,7 @@ impl Directed {
                 version: VERSION.to_owned(),
                 uptime_seconds: 7,
                 log_lines_lost: 9,
+                admin: Default::default(),
                 connections: (&self.director).into(),
                 packets: (&self.director).into(),
                 fragments: self.director.fragments().into(),

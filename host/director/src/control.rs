@@ -36,6 +36,7 @@ pub use client::{AskError, Message, Received, ask, fetch, receive, tell};
 pub use listener::TokenListener;
 pub use server::{Answers, ControlServer, routes};
 pub use servers::{DrainRequest, Then, WeightRequest};
+pub(crate) use socket::group_of;
 pub use socket::{ClaimError, ControlSocket};
 
 /// The path of [`snapshot::ServicesSnapshot`].
