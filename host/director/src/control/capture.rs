@@ -13,14 +13,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::change::receive_json;
-use super::server::{Refused, Shared};
+use super::server::{Refused, STALL_TIME_MAX, Shared};
 use crate::tap::{CaptureRefusal, CaptureRequest, RequestError, TICK};
 
 /// The media type of pcapng files, which is not registered.
 const PCAPNG: &str = "application/x-pcapng";
-
-/// How long a client may read nothing while there is something for it.
-pub(super) const STALL_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Until when a control connection may go on, as its request can put it off.
 #[derive(Clone, Debug)]

@@ -60,7 +60,7 @@ const CONNECTION_TIME_MAX: Duration = Duration::from_secs(60);
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// How long a client may take none of an answer. What it does not take stays in memory.
-const STALL_TIME_MAX: Duration = Duration::from_secs(5);
+pub(super) const STALL_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The longest head of a request in octets. The configuration of a module that is sent is in it.
 const REQUEST_OCTETS_MAX: usize = 64 << 10;
@@ -492,7 +492,6 @@ mod tests {
     use tokio::time::timeout;
 
     use super::super::access::AccessCounters;
-    use super::super::capture::STALL_TIME_MAX;
     use super::super::change::BODY_TIME_MAX;
     use super::super::snapshot::{
         AdminSnapshot, ConnectionSnapshot, ConnectionsSnapshot, DeviceSnapshot, FragmentsSnapshot,
