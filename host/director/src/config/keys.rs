@@ -240,7 +240,7 @@ pub static ADMIN: Table = Table {
         Key::optional(
             "mode",
             "`\"0660\"`",
-            Kind::Form("an octal number from 0600 to 0666 without x bits", "^0?6[0246]{2}$"),
+            Kind::Text("an octal number from 0600 to 0666 without x bits", "^0?6[0246]{2}$"),
             "The permissions of the socket. Who may write to it may use it.",
         ),
         Key::optional(
