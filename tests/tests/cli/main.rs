@@ -89,7 +89,7 @@ fn wrong_usage_ends_with_status_2() {
     --- stderr
     error: unrecognized subcommand 'chekc'
 
-      tip: a similar subcommand exists: 'check'
+      tip: some similar subcommands exist: 'schema', 'check'
 
     Usage: wvs <COMMAND>
 
