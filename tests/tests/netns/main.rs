@@ -27,6 +27,7 @@ mod connections;
 mod demo;
 mod director;
 mod doctor;
+mod examples;
 mod explaining;
 mod full_nat;
 mod host;
@@ -101,6 +102,7 @@ fn main() -> ExitCode {
         plugins::trials(),
         hot_swap::trials(),
         operation::trials(),
+        examples::trials(),
         offload::trials(),
         routing::trials(),
         route_updates::trials(),
