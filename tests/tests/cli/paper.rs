@@ -1,5 +1,7 @@
 //! A director that does nothing but answer.
 
+use std::sync::Arc;
+
 use wvs::config::units::Percent;
 use wvs::control::Answers;
 use wvs::control::snapshot::{
@@ -16,9 +18,12 @@ use wvs::operation::reload::ReloadError;
 use wvs::operation::servers::ServerAction;
 use wvs::operation::{Action, ChangeError, Proposal, ProposedPlugin};
 use wvs::seat::SeatError;
-use wvs::tap::{CaptureRefusal, CaptureRequest, Recording};
+use wvs::tap::{CaptureRefusal, CaptureRequest, Recording, Tap};
+use wvs_core::director::Director;
 use wvs_core::explain::Question;
+use wvs_core::services::Services;
 use wvs_plugin::InstanceError;
+use wvs_tests::world;
 
 /// Answers with one of everything, and with the longest of what goes in a column.
 pub(crate) struct Paper;
@@ -307,7 +312,7 @@ impl Answers for Paper {
     }
 
     fn metrics(&self) -> String {
-        unreachable!("no command asks for it")
+        "# TYPE wvs_connections gauge\nwvs_connections 19\n".to_owned()
     }
 
     fn connections(&self, service: Option<&str>, limit: usize) -> Option<ConnectionList> {
@@ -410,8 +415,13 @@ impl Answers for Paper {
         Ok(explanation(question))
     }
 
-    fn capture(&self, _: &CaptureRequest) -> Result<Recording, CaptureRefusal> {
-        Err(CaptureRefusal::TooMany)
+    /// One without an end is one too many.
+    fn capture(&self, request: &CaptureRequest) -> Result<Recording, CaptureRefusal> {
+        if request.milliseconds.is_none() {
+            return Err(CaptureRefusal::TooMany);
+        }
+        let director = Arc::new(Director::new(world::settings(), Services::default()));
+        Arc::new(Tap::new()).capture(request, &director, "wvs0", 1)
     }
 
     fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {
