@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use wvs::config::keys::{TABLES, Table};
@@ -320,6 +321,41 @@ services:
 }
 
 #[test]
+fn access_for_more_than_is_good_is_a_warning() {
+    let text = "admin: { mode: '0666', listen: 192.0.2.9:9180, token_file: token }\n\
+                services: [{ name: web, vip: 192.0.2.1, port: 80, servers: [{ address: 10.0.0.1 }] }]";
+    assert!(read(text).is_usable());
+    insta::assert_snapshot!(problems(text).join("\n"), @r"
+    warning: admin.mode: everybody on this host may change what the director does; better 0660 and a `group` (line 1, column 16)
+    warning: admin.listen: the token and the answers pass the network unencrypted; better a loopback address, and something that speaks TLS in front of it (line 1, column 32)
+    ");
+}
+
+#[test]
+fn token_file_is_looked_at_before_a_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wvs.yaml");
+    let text = "admin: { listen: 127.0.0.1:9180, token_file: token }\n\
+                services: [{ name: web, vip: 192.0.2.1, port: 80, servers: [{ address: 10.0.0.1 }] }]";
+    fs::write(&file, text).unwrap();
+    let told = || -> Vec<_> {
+        let reading = deployment::check(&file).unwrap();
+        reading.problems().iter().map(Problem::to_string).collect()
+    };
+    let token = folder.path().join("token");
+    let mode = |mode| fs::set_permissions(&token, PermissionsExt::from_mode(mode)).unwrap();
+    let [missing] = &told()[..] else { panic!("{:?}", told()) };
+    assert!(missing.starts_with("admin.token_file: "), "{missing}");
+    assert!(missing.contains("openssl rand -hex 32"), "{missing}");
+    assert!(missing.ends_with("(line 1, column 46)"), "{missing}");
+    fs::write(&token, "0123456789abcdef").unwrap();
+    mode(0o644);
+    assert!(told()[0].contains("open to everybody on this host: `chmod o= "), "{:?}", told());
+    mode(0o640);
+    assert_eq!(told(), Vec::<String>::new());
+}
+
+#[test]
 fn aliases_and_merged_mappings_are_followed() {
     let text = "\
 services:
@@ -412,15 +448,17 @@ fn marker(table: &Table) -> String {
 
 #[test]
 fn examples_in_the_documentation_are_good() {
-    let text = fs::read_to_string(workspace().join("docs/CONFIG.md")).unwrap();
-    let mut rest = text.as_str();
-    let mut count = 0;
-    while let Some((_, after)) = rest.split_once("```yaml\n") {
-        let (example, after) = after.split_once("```").unwrap();
-        assert_eq!(problems(example), Vec::<String>::new(), "{example}");
-        (rest, count) = (after, count + 1);
+    for page in ["docs/CONFIG.md", "docs/OPERATIONS.md"] {
+        let text = fs::read_to_string(workspace().join(page)).unwrap();
+        let mut rest = text.as_str();
+        let mut count = 0;
+        while let Some((_, after)) = rest.split_once("```yaml\n") {
+            let (example, after) = after.split_once("```").unwrap();
+            assert_eq!(problems(example), Vec::<String>::new(), "{page}: {example}");
+            (rest, count) = (after, count + 1);
+        }
+        assert!(count > 0);
     }
-    assert!(count > 0);
 }
 
 #[test]

@@ -339,6 +339,7 @@ fn observe<A: Address>(connection: &Connection<A>, flags: u8, is_first_answer: b
     if flags & tcp::RST != 0 {
         server.observed().note_reset();
         if is_first_answer {
+            server.observed().note_refused();
             server.terms().events.push(EventKind::Refused, server.id());
         }
     } else if is_first_answer && flags & tcp::SYN != 0 {
@@ -468,6 +469,9 @@ impl<A: Address> Incoming<'_, A> {
                     .advance(direction, |state| tcp_state::next(state, direction, flags))?;
                 if direction == Direction::Reply {
                     observe(connection, flags, advance.is_first_answer, now);
+                } else if segment.is_opening() && !advance.has_changed && connection.is_unanswered()
+                {
+                    connection.server().observed().note_unanswered();
                 }
                 advance
             }

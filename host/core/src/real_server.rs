@@ -279,7 +279,7 @@ impl RealServer {
         }
         self.dismissal.store(dismissal.number(), Relaxed);
         self.set_thresholds(standing.upper_threshold, standing.lower_threshold);
-        self.set(DOWN, standing.is_down);
+        self.set(DOWN, standing.is_out_of_order());
         self.set(DRAINING, standing.drain.is_some());
     }
 
@@ -383,8 +383,9 @@ impl RealServer {
         self.signals.record(self.traffic.totals())
     }
 
-    /// Where to note how it does.
-    pub(crate) fn observed(&self) -> &ServerSignals {
+    /// How it does, as far as packets in passing tell.
+    #[must_use]
+    pub fn observed(&self) -> &ServerSignals {
         &self.signals
     }
 

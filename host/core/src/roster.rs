@@ -68,8 +68,10 @@ pub struct Standing {
     pub set: Option<u32>,
     /// The weight that its health check gives it.
     pub measured: Option<u32>,
-    /// Its health check, or its traffic, says that it does not answer.
+    /// Its health check says that it does not answer as it should.
     pub is_down: bool,
+    /// Its connections say so.
+    pub is_failing: bool,
     /// It is being emptied.
     pub drain: Option<Drain>,
     /// It is needed only when the others are too few.
@@ -93,9 +95,15 @@ impl Standing {
         self.set.or(self.measured).unwrap_or(self.configured)
     }
 
+    /// Whether it is down, whoever says so.
+    #[must_use]
+    pub const fn is_out_of_order(&self) -> bool {
+        self.is_down || self.is_failing
+    }
+
     /// The same, but 0 while it is down or drained.
     fn worth(&self) -> u32 {
-        if self.is_down || self.drain.is_some() { 0 } else { self.weight() }
+        if self.is_out_of_order() || self.drain.is_some() { 0 } else { self.weight() }
     }
 }
 
@@ -236,8 +244,11 @@ impl Roster {
         let Some(standing) = position.and_then(|index| self.standings.get_mut(index)) else {
             return false;
         };
+        let before = *standing;
         change(standing);
-        self.settle(now);
+        if *standing != before {
+            self.settle(now);
+        }
         true
     }
 
@@ -279,7 +290,8 @@ impl Roster {
         for (server, standing) in self.servers.iter().zip(&self.standings) {
             let is_needed = !standing.is_backup || self.stage == Stage::Backup;
             let weight = if is_needed { standing.worth() } else { 0 };
-            let dismissal = match (standing.is_down, self.rules.on_down, standing.drain) {
+            let is_down = standing.is_out_of_order();
+            let dismissal = match (is_down, self.rules.on_down, standing.drain) {
                 (true, Parting::Reset, _) => Dismissal::All,
                 (_, _, Some(drain)) if drain.is_over(now) => drain.dismissal(),
                 (true, ..) => Dismissal::Datagrams,

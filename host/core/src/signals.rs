@@ -22,6 +22,8 @@ pub struct ServerSignals {
     connects: AtomicU32,
     resets: AtomicU32,
     timeouts: AtomicU32,
+    refused: AtomicU32,
+    unanswered: AtomicU32,
 }
 
 impl ServerSignals {
@@ -43,9 +45,37 @@ impl ServerSignals {
         self.resets.fetch_add(1, Relaxed);
     }
 
+    /// The server refused a connection.
+    pub(crate) fn note_refused(&self) {
+        self.refused.fetch_add(1, Relaxed);
+    }
+
+    /// A client had to ask again, since the server did not answer.
+    pub(crate) fn note_unanswered(&self) {
+        self.unanswered.fetch_add(1, Relaxed);
+    }
+
     /// The server never answered a connection's first packet.
     pub(crate) fn note_timeout(&self) {
         self.timeouts.fetch_add(1, Relaxed);
+    }
+
+    /// Connections that it accepted. The count wraps, as those below do.
+    #[must_use]
+    pub fn connects(&self) -> u32 {
+        self.connects.load(Relaxed)
+    }
+
+    /// Connections whose first packet it answered with a reset.
+    #[must_use]
+    pub fn refused(&self) -> u32 {
+        self.refused.load(Relaxed)
+    }
+
+    /// First packets that came again because it had not answered, a second later or more.
+    #[must_use]
+    pub fn unanswered(&self) -> u32 {
+        self.unanswered.load(Relaxed)
     }
 
     /// What a plugin is shown of it beside the server's `traffic`.

@@ -3,12 +3,15 @@
 mod check;
 mod connections;
 mod demo;
+mod doctor;
+mod import;
 mod list;
 mod manuals;
 mod plugin;
 mod reload;
 mod replay;
 mod run;
+mod schema;
 mod server;
 mod socket;
 
@@ -44,6 +47,7 @@ const REFUSED: u8 = 2;
   wvs demo                 show all of it at work, touching nothing
   wvs check -c wvs.yaml    say everything that is wrong with a configuration
   wvs run -c wvs.yaml      run the director
+  wvs doctor -c wvs.yaml   find what keeps it from working, and what mends that
   wvs list                 show the running director's services and servers
   wvs connections          show its connections
   wvs drain web 10.0.0.11  empty a real server
@@ -51,6 +55,8 @@ const REFUSED: u8 = 2;
   wvs reload               have it read its configuration again
   wvs replay in.pcap -c wvs.yaml -o out.pcap
                            see what a director would do with captured packets
+  wvs import ipvsadm       make a configuration of the rules of ipvsadm, or of keepalived
+  wvs schema               tell editors what a configuration may hold
   wvs plugin check my.wasm try a scheduler of your own
 
 Exit status: 0 done, 1 failed, 2 wrong usage or a bad configuration."
@@ -64,6 +70,7 @@ struct CommandLine {
 enum Command {
     Run(run::RunArgs),
     Check(check::CheckArgs),
+    Doctor(doctor::DoctorArgs),
     List(list::ListArgs),
     Connections(connections::ConnectionsArgs),
     Drain(server::DrainArgs),
@@ -72,6 +79,8 @@ enum Command {
     Plugin(plugin::PluginArgs),
     Reload(reload::ReloadArgs),
     Replay(replay::ReplayArgs),
+    Import(import::ImportArgs),
+    Schema(schema::SchemaArgs),
     Demo(demo::DemoArgs),
     Completions(CompletionsArgs),
     Manuals(manuals::ManualsArgs),
@@ -101,6 +110,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(CommandLine { command }) => match command {
             Command::Run(args) => run::run(&args),
             Command::Check(args) => check::check(&args),
+            Command::Doctor(args) => doctor::doctor(&args),
             Command::List(args) => list::list(&args),
             Command::Connections(args) => connections::connections(&args),
             Command::Drain(args) => server::drain(&args),
@@ -109,6 +119,8 @@ pub(crate) fn main() -> ExitCode {
             Command::Plugin(args) => plugin::plugin(&args),
             Command::Reload(args) => reload::reload(&args),
             Command::Replay(args) => replay::replay(&args),
+            Command::Import(args) => import::import(&args),
+            Command::Schema(args) => schema::schema(&args),
             Command::Demo(args) => demo::demo(&args),
             Command::Manuals(args) => manuals::manuals(&args),
             Command::Completions(CompletionsArgs { shell }) => {

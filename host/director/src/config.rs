@@ -18,11 +18,14 @@ use wvs_core::roster::{Drain, Parting};
 use wvs_core::service::{Protocol, ServiceAddress, Settings};
 use wvs_core::time::Moment;
 
+mod admin;
 mod connection_log;
 mod document;
 mod forwarding;
 mod health;
+mod json_schema;
 pub mod keys;
+mod kind;
 mod persistence;
 mod plugins;
 mod problem;
@@ -34,8 +37,11 @@ pub mod units;
 
 pub use connection_log::{ConnectionLogConfig, LogTarget};
 pub use health::{HealthConfig, PassiveConfig};
+pub use json_schema::json_schema;
+pub use kind::Kind;
 pub use problem::{Place, Problem, Severity};
-pub(crate) use schema::is_name;
+pub(crate) use schema::{SERVICES_MAX, is_name, why_not_a_host};
+pub(crate) use servers::SERVERS_MAX;
 
 pub(crate) use plugins::MODULE_OCTETS_MAX;
 
@@ -55,6 +61,8 @@ pub struct Config {
     pub routing: RoutingMode,
     /// The control socket.
     pub socket: PathBuf,
+    /// Who reaches the director, and how.
+    pub admin: AdminConfig,
     /// How many connections there may be, 1 or more.
     pub limits: TableLimits,
     /// How many templates a service with persistence may have, 1 or more.
@@ -88,6 +96,33 @@ pub struct DeviceConfig {
     pub queues: Option<NonZeroU16>,
     /// Whether the kernel may hand over packets of up to 64 KiB and unfinished checksums.
     pub offload: bool,
+}
+
+/// Who reaches the running director, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// The permissions of the control socket.
+    pub mode: u32,
+    /// The name or number of its group; `None` for that of the process.
+    pub group: Option<String>,
+    /// A TCP listener beside it.
+    pub tcp: Option<TcpConfig>,
+}
+
+impl Default for AdminConfig {
+    /// The owner and the process's group, by the socket only.
+    fn default() -> Self {
+        Self { mode: 0o660, group: None, tcp: None }
+    }
+}
+
+/// Where programs reach the director that know a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpConfig {
+    /// The address to listen on.
+    pub listen: SocketAddr,
+    /// The file with the secret.
+    pub token_file: PathBuf,
 }
 
 /// Who sets routes, policy rules and sysctls.

@@ -13,20 +13,25 @@
 //! | `POST /v1/reload` | [`snapshot::ReloadSnapshot`] |
 //! | `POST /v1/preview`, with a configuration | [`snapshot::ReloadSnapshot`], of what it would change |
 //!
-//! What the actions are and what they are told is in `change` and `servers`. Whatever is refused is answered with
-//! a [`snapshot::Refusal`]. Whoever may open the socket, which its mode 0660 decides, may ask and may
-//! change.
+//! What the actions are and what they are told is in `change` and `servers`. Whatever is refused is
+//! answered with a [`snapshot::Refusal`]. Whoever may open the socket, which its mode and group decide,
+//! may ask and may change; so may whoever knows the token, over TCP, where there is a
+//! [`TokenListener`]. `docs/openapi.yaml` describes all of it for programs.
 
+mod access;
 mod change;
 mod client;
+mod listener;
 mod server;
 mod servers;
 pub mod snapshot;
 mod socket;
 
+pub use access::{AccessCounters, Token, TokenError};
 pub use change::{ModuleQuery, ShareRequest, SwapRequest};
 pub use client::{AskError, Message, ask, fetch, tell};
-pub use server::{Answers, ControlServer};
+pub use listener::TokenListener;
+pub use server::{Answers, ControlServer, routes};
 pub use servers::{DrainRequest, Then, WeightRequest};
 pub use socket::{ClaimError, ControlSocket};
 

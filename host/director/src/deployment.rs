@@ -1,10 +1,10 @@
 //! From a configuration to virtual services at work: plugins loaded, tried and seated.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use sha2::{Digest, Sha256};
 use wvs_core::pool::Pool;
@@ -13,13 +13,14 @@ use wvs_core::roster::{Member, Standing};
 use wvs_core::service::{Forwarding, Service, ServiceConfig as CoreServiceConfig, Terms};
 use wvs_core::services::Services;
 use wvs_core::time::Moment;
-use wvs_health::{Kind, ProbeError};
+use wvs_health::{self as health, Kind, ProbeError};
 use wvs_plugin::{Host, HostError, InstanceError, Limits, LoadError, Module, Source};
 
 use crate::config::{
     Config, ForwardingConfig, PluginConfig, PoolConfig, Reading, SchedulerConfig, ServerConfig,
     ServiceConfig, read_at_most,
 };
+use crate::control::{Token, TokenError};
 use crate::seat::{Generation, Seat, SeatError};
 
 /// The virtual services of a configuration, ready for packets.
@@ -126,7 +127,21 @@ pub fn check(path: &Path) -> Result<Reading, HostError> {
     if let Err(misfits) = deployment {
         add_misfits(&mut reading, &misfits);
     }
+    if let Some(tcp) = &reading.config().admin.tcp {
+        match Token::read(&tcp.token_file) {
+            // The director's user may read what whoever checks may not.
+            Err(TokenError::File { source, .. })
+                if source.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error) => add_bad_token(&mut reading, &error),
+            Ok(_) => {}
+        }
+    }
     Ok(reading)
+}
+
+/// Adds that the token file is of no use, where the file has it.
+pub fn add_bad_token(reading: &mut Reading, error: &TokenError) {
+    reading.add_error("admin.token_file".to_owned(), error.to_string());
 }
 
 /// Adds what showed itself only when the plugins were loaded, each where the file has it.
@@ -277,7 +292,9 @@ pub(crate) fn members(
                     config.weight,
                     Arc::clone(terms),
                 );
-                (Arc::new(server), Standing::default())
+                let check = config.health.as_ref().and_then(|health| health.check(config.address));
+                let is_down = check.is_some_and(|check| check.start == health::Standing::Down);
+                (Arc::new(server), Standing { is_down, ..Standing::default() })
             }
         };
         let standing = Standing {
@@ -290,6 +307,7 @@ pub(crate) fn members(
             // What its health check says is not the configuration's to say.
             measured: before.measured,
             is_down: before.is_down,
+            is_failing: before.is_failing,
         };
         Member { server, standing }
     };

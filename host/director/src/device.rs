@@ -11,6 +11,7 @@ use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::thread;
 
 use nix::errno::Errno;
@@ -20,6 +21,7 @@ pub use driver::Offload;
 use driver::{Attachment, Features};
 use interface::Interface;
 pub use packet_loop::{DeviceCounters, PacketLoop, PacketPulse};
+pub use steering::Steering;
 
 use crate::sysctl;
 
@@ -130,6 +132,7 @@ pub struct Device {
     has_virtio_header: bool,
     offload: Offload,
     interface: Interface,
+    steering: Arc<Steering>,
 }
 
 impl Device {
@@ -160,7 +163,9 @@ impl Device {
         };
 
         let mut queues = vec![first];
-        if attachment.is_one_of_several && is_steered(name, &queues[0], vips) {
+        let steering =
+            attachment.is_one_of_several.then(|| steer(name, &queues[0], vips)).flatten();
+        if steering.is_some() {
             for _ in 1..wanted {
                 let queue = driver::open().map_err(failed(name, "given another queue"))?;
                 driver::attach(&queue, name, attachment)
@@ -179,6 +184,7 @@ impl Device {
             has_virtio_header: attachment.has_virtio_header,
             offload,
             interface,
+            steering: Arc::new(steering.unwrap_or_default()),
         })
     }
 
@@ -257,19 +263,23 @@ fn configure(name: &str, mtu: u16, queue: &File) -> Result<(), DeviceError> {
     device.enabled(true).map_err(failed("set up"))
 }
 
-/// Whether the kernel leads both directions of a connection to one queue. Without, several queues
-/// would let packets overtake each other.
-fn is_steered(name: &str, queue: &File, vips: &[IpAddr]) -> bool {
-    let steered = steering::load(vips).and_then(|program| driver::set_steering(queue, &program));
-    if let Err(error) = &steered {
-        tracing::info!(
-            device = name,
-            %error,
-            "the kernel does not take the program that leads connections to queues, which needs \
-             root or the capability CAP_BPF: using one queue"
-        );
-    }
-    steered.is_ok()
+/// Has the kernel lead both directions of a connection to one queue, if it does. Without, several
+/// queues would let packets overtake each other.
+fn steer(name: &str, queue: &File, vips: &[IpAddr]) -> Option<Steering> {
+    let steering = Steering::load(vips).and_then(|(steering, program)| {
+        driver::set_steering(queue, &program)?;
+        Ok(steering)
+    });
+    steering
+        .inspect_err(|error| {
+            tracing::info!(
+                device = name,
+                %error,
+                "the kernel does not take the program that leads connections to queues, which needs \
+                 root or the capability CAP_BPF: using one queue"
+            );
+        })
+        .ok()
 }
 
 fn failed(name: &str, step: &'static str) -> impl Fn(io::Error) -> DeviceError {

@@ -9,6 +9,8 @@ pub mod control;
 pub mod demo;
 pub mod deployment;
 pub mod device;
+pub mod doctor;
+pub mod import;
 pub mod lab;
 pub mod logging;
 pub mod metrics;

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 use tokio::task::JoinError;
 use wvs_core::director::Director;
 use wvs_core::service::Service;
@@ -46,6 +47,8 @@ pub struct Operation {
     seats: ArcSwap<Vec<Arc<Seat>>>,
     /// Held while something is put to work: one at a time.
     works: Mutex<Works>,
+    /// Tells that the configuration was read again.
+    reloaded: Notify,
 }
 
 /// What leads packets to the director.
@@ -66,6 +69,8 @@ struct Works {
     retired: Vec<Arc<Service>>,
     /// Virtual addresses that are no longer in the configuration and that connections still have.
     old_vips: Vec<IpAddr>,
+    /// Packets find, or are led to, what nothing needs any more.
+    is_untidy: bool,
 }
 
 /// The generations that the configuration put at a seat. Others are there by somebody's wish, or
@@ -196,7 +201,8 @@ impl Operation {
     pub fn new(parts: Parts) -> Self {
         let Parts { host, director, clock, ways, seats, numbers, config, file } = parts;
         let filed = seats.iter().map(|seat| (name(seat), Filed::of(seat))).collect();
-        let works = Works { numbers, filed, retired: Vec::new(), old_vips: Vec::new() };
+        let works =
+            Works { numbers, filed, retired: Vec::new(), old_vips: Vec::new(), is_untidy: false };
         Self {
             host,
             director,
@@ -206,6 +212,7 @@ impl Operation {
             config: ArcSwap::from_pointee(config),
             seats: ArcSwap::from_pointee(seats),
             works: Mutex::new(works),
+            reloaded: Notify::new(),
         }
     }
 
@@ -219,6 +226,12 @@ impl Operation {
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
         self.config.load_full()
+    }
+
+    /// Waits until the configuration is put to work again. One task at a time may wait; what happens
+    /// while it does not is told when it does.
+    pub async fn reloaded(&self) {
+        self.reloaded.notified().await;
     }
 
     /// The file of the configuration.

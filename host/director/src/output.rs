@@ -10,8 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::config::units::format_duration;
 use crate::control::snapshot::{
-    DeviceSnapshot, PacketsSnapshot, PersistenceSnapshot, SchedulerSnapshot, ServerSnapshot,
-    ServiceSnapshot, ServicesSnapshot, TrafficSnapshot,
+    DeviceSnapshot, HealthSnapshot, PacketsSnapshot, PersistenceSnapshot, SchedulerSnapshot,
+    ServerSnapshot, ServiceSnapshot, ServicesSnapshot, TrafficSnapshot,
 };
 
 /// Which columns a listing has.
@@ -140,6 +140,10 @@ fn standing(server: &ServerSnapshot) -> String {
     let mut text = String::new();
     if let Some(out) = &server.out {
         let _ = write!(text, " {}{}", printable(out), time_left(server));
+    }
+    if let Some(HealthSnapshot { up: false, held_ms, last: Some(last), .. }) = &server.health {
+        let held = std::time::Duration::from_secs(held_ms / 1_000);
+        let _ = write!(text, " for {}: {}", format_duration(held), printable(last));
     }
     if server.slow_ms.is_some() {
         text.push_str(" starts slowly");

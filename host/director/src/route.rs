@@ -8,32 +8,40 @@
 //! Fragments and ICMP errors, the host's own among them, come to the director as well: docs/OPERATIONS.md
 //! lists every step with its reason.
 //!
-//! Everything is set at the start, step by step, and taken back in the reverse order.
+//! Everything is set at the start, step by step, and taken back in the reverse order. When the needs
+//! change, the steps for the new ones are compared with those taken: what is missing is added, then
+//! what is too much taken back, and the rest is not touched.
 //! Routes and rules carry the protocol number [`PROTOCOL`], and the rule `iif DEVICE lookup N + 1`
 //! says whose the tables N to N + 3 are: when the device is gone, so is its director, and the next
 //! start of any director in the network namespace removes what it left. Settings are put back
 //! from a [`Ledger`].
 
 mod follow;
+pub(crate) mod inspect;
 mod left_over;
 mod netlink;
 mod plan;
 mod step;
+mod tree;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::{fmt, fmt::Write as _, io};
 
 use nix::errno::Errno;
+use rtnetlink::packet_route::rule::RuleMessage;
 use wvs_core::service::Protocol;
 
 use crate::device;
 use crate::sysctl::{Ledger, LedgerError, LedgerLock, STATE_FOLDER};
 pub use follow::{Follower, follow};
+use futures_util::StreamExt;
+pub(crate) use netlink::{HostAddress, Link, Packet};
 use netlink::{Netlink, Way};
-use plan::{Surroundings, Tables};
-use step::Step;
+use plan::{Plan, Surroundings, Tables};
+use step::{Rule, Step};
 
 /// The number that marks routes and rules as ours, as in `ip rule show protocol 119`.
 pub const PROTOCOL: u8 = 119;
@@ -44,7 +52,7 @@ const MTU_DEFAULT: u32 = 1500;
 /// The smallest MTU that IPv6 works with (RFC 8200 section 5).
 const IPV6_MTU_MIN: u32 = 1280;
 
-/// What is to be routed through the director.
+/// What is to be routed through the director. Doubles do no harm.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteNeeds {
     /// The name of the director's TUN device.
@@ -56,7 +64,8 @@ pub struct RouteNeeds {
     pub full_nat_vips: Vec<IpAddr>,
     /// Addresses that stand in for clients with full NAT: packets to them go to the director, too.
     pub pools: Vec<IpAddr>,
-    /// Real servers with NAT, whose replies have to be led to the director: protocol, RIP and port.
+    /// Real servers with NAT, whose replies have to be led to the director: protocol, RIP and port;
+    /// port 0 for all ports. ICMP has none: 0 as well.
     pub servers: Vec<(Protocol, SocketAddr)>,
     /// Real servers with full NAT, which reply to an address of [`pools`](Self::pools).
     pub full_nat_servers: Vec<SocketAddr>,
@@ -108,7 +117,7 @@ impl RouteNeeds {
     }
 
     /// Every real server.
-    fn all_servers(&self) -> impl Iterator<Item = SocketAddr> {
+    pub(crate) fn all_servers(&self) -> impl Iterator<Item = SocketAddr> {
         let servers = self.servers.iter().map(|(_, server)| *server);
         servers.chain(self.full_nat_servers.iter().copied())
     }
@@ -258,8 +267,18 @@ pub struct Routing {
     netlink: Netlink,
     device_index: u32,
     ledger: Ledger,
+    tables: Tables,
+    needs: RouteNeeds,
+    /// The link that leads to each server with NAT.
+    links: Links,
+    /// Where rules are.
+    order: tree::Order,
+    /// Every step that may have been taken and was not taken back.
     done: Vec<Step>,
 }
+
+/// The names of the links that lead to addresses.
+type Links = HashMap<IpAddr, Arc<str>>;
 
 /// Removes what directors that are no more left behind, then routes `needs` to the director.
 /// The folder [`STATE_FOLDER`] keeps the settings to be put back; it is made if it is missing.
@@ -283,15 +302,28 @@ pub async fn set_up(needs: &RouteNeeds) -> Result<Routing, RouteError> {
         tracing::warn!(rules, ledgers, "removed what a director that ended without warning left");
     }
 
-    let surroundings = explore(&netlink, needs).await?;
+    let links = explore(&netlink, needs, &Known::default()).await?;
+    let surroundings = surroundings(needs, &links, &[]);
     let in_use = tables_in_use(&netlink, &needs.device, &surroundings).await?;
-    let mut routing =
-        Routing { netlink, device_index, ledger: lock.open(&needs.device)?, done: Vec::new() };
-    for tables in Tables::all().filter(|tables| tables.are_none_of(&in_use.all)) {
-        match routing.apply(plan::steps(needs, &surroundings, tables)).await {
-            Ok(()) => return Ok(routing),
+    let mut free = Tables::all().filter(|tables| tables.are_none_of(&in_use.all));
+    let tables = free.next().ok_or(RouteError::NoTables)?;
+    let mut routing = Routing {
+        netlink,
+        device_index,
+        ledger: lock.open(&needs.device)?,
+        tables,
+        needs: needs.clone(),
+        links,
+        order: tree::Order::default(),
+        done: Vec::new(),
+    };
+    for tables in [tables].into_iter().chain(free) {
+        let Plan { steps, order } =
+            plan::plan(needs, &surroundings, tables, &tree::Order::default());
+        match routing.apply(steps).await {
+            Ok(()) => return Ok(Routing { tables, order, ..routing }),
             Err(Refusal { step, source }) => {
-                routing.undo().await;
+                routing.undo(0).await;
                 // Somebody's table without a rule to it: leave it alone and try the next.
                 if step.is_claim() && is(&source, Errno::EEXIST) {
                     continue;
@@ -312,11 +344,12 @@ pub async fn set_up(needs: &RouteNeeds) -> Result<Routing, RouteError> {
 /// As [`set_up`], as far as it can be said without changing anything.
 pub async fn print(needs: &RouteNeeds) -> Result<String, RouteError> {
     let netlink = Netlink::connect()?;
-    let surroundings = explore(&netlink, needs).await?;
+    let links = explore(&netlink, needs, &Known::default()).await?;
+    let surroundings = surroundings(needs, &links, &[]);
     let in_use = tables_in_use(&netlink, &needs.device, &surroundings).await?;
     let free = || Tables::all().find(|tables| tables.are_none_of(&in_use.all));
     let tables = in_use.own.or_else(free).ok_or(RouteError::NoTables)?;
-    let steps = plan::steps(needs, &surroundings, tables);
+    let Plan { steps, .. } = plan::plan(needs, &surroundings, tables, &tree::Order::default());
     let mut text = format!("# Route to the director, once the device {} is there:\n", needs.device);
     for step in &steps {
         let _ = writeln!(text, "{step}");
@@ -344,9 +377,21 @@ pub async fn mtu(needs: &RouteNeeds) -> Result<u16, RouteError> {
 async fn smallest_mtu(netlink: &Netlink, needs: &RouteNeeds) -> Result<u16, RouteError> {
     let mut smallest = u32::from(u16::MAX);
     let mut is_known = false;
-    for server in needs.all_servers() {
-        let way = way_to(netlink, server).await?;
-        if let Some(mtu) = netlink.mtu(&way).await? {
+    let mut of_links = HashMap::new();
+    let servers = distinct(needs.all_servers());
+    let mut ways = netlink.ways_to(servers.keys().copied());
+    while let Some((address, way)) = ways.next().await {
+        let way =
+            way.map_err(|source| RouteError::NoRoute { server: servers[&address], source })?;
+        let of_link = match of_links.get(&way.link_index) {
+            Some(mtu) => *mtu,
+            None => {
+                let mtu = netlink.link_mtu(&way).await?;
+                of_links.insert(way.link_index, mtu);
+                mtu
+            }
+        };
+        if let Some(mtu) = [way.mtu, of_link].into_iter().flatten().min() {
             smallest = smallest.min(mtu);
             is_known = true;
         }
@@ -358,7 +403,7 @@ async fn smallest_mtu(netlink: &Netlink, needs: &RouteNeeds) -> Result<u16, Rout
     ];
     for address in nobody.into_iter().filter(|address| needs.has_family(address.is_ipv6())) {
         if let Ok(way) = netlink.way_to(address).await
-            && let Some(mtu) = netlink.mtu(&way).await?
+            && let Some(mtu) = [way.mtu, netlink.link_mtu(&way).await?].into_iter().flatten().min()
         {
             smallest = smallest.min(mtu);
             is_known = true;
@@ -370,6 +415,78 @@ async fn smallest_mtu(netlink: &Netlink, needs: &RouteNeeds) -> Result<u16, Rout
 }
 
 impl Routing {
+    /// Routes `needs`, of the same device, instead of what was routed so far. What is missing is added,
+    /// then what is needed no more is taken back; all the rest is not touched, and no packet on its
+    /// way notices. Servers that were there already are not looked up again.
+    ///
+    /// While a [`Follower`] follows this routing, use [`Follower::update`], or it puts back what is
+    /// taken back here. To be called on a thread in the director's network namespace.
+    ///
+    /// # Errors
+    /// See [`RouteError`]. Everything is as it was: what cannot work is refused before anything is
+    /// touched, and what was added before the kernel refused a step is taken back. What the kernel
+    /// does not let go is no error: it is logged, and tried again with the next update.
+    pub async fn update(&mut self, needs: &RouteNeeds) -> Result<(), RouteError> {
+        if *needs == self.needs {
+            return Ok(());
+        }
+        if needs.device != self.needs.device {
+            return Err(RouteError::NoDevice { device: needs.device.clone() });
+        }
+        let known = Known { needs: Some(&self.needs), links: Some(&self.links) };
+        let links = explore(&self.netlink, needs, &known).await?;
+        let surroundings = surroundings(needs, &links, &self.done);
+        let Plan { steps, order } = plan::plan(needs, &surroundings, self.tables, &self.order);
+        let missing: Vec<Step> = plan::without(&steps, &self.done).cloned().collect();
+        let surplus: Vec<Step> = plan::without(&self.done, &steps).cloned().collect();
+        if missing.iter().any(|step| matches!(step, Step::Rule(_))) {
+            let rules = self.netlink.rules().await?;
+            refuse_taken(&rules, &surroundings, Some(self.tables))?;
+        }
+        let is_ledger_s = |step: &&Step| matches!(step, Step::Setting(s) if !s.is_of_device);
+        let lock = if missing.iter().chain(&surplus).any(|step| is_ledger_s(&step)) {
+            let lock = LedgerLock::take(Path::new(STATE_FOLDER)).await?;
+            lock.refresh(&mut self.ledger);
+            Some(lock)
+        } else {
+            None
+        };
+
+        let before = self.done.len();
+        // Of the device's own settings the ledger knows nothing.
+        let of_device: Vec<_> = missing
+            .iter()
+            .filter_map(|step| match step {
+                Step::Setting(setting) if setting.is_of_device => setting.before(),
+                _ => None,
+            })
+            .collect();
+        if let Err(Refusal { step, source }) = self.apply(missing).await {
+            let added: Vec<String> =
+                self.done[before..].iter().chain([&step]).filter_map(setting_name).collect();
+            self.undo(before).await;
+            if let Some(lock) = lock {
+                lock.put_back(&mut self.ledger, &added)?;
+            }
+            for setting in of_device {
+                // It was so before.
+                let _ = setting.establish();
+            }
+            return Err(explain(&step, source));
+        }
+
+        let taken_back: Vec<String> = surplus.iter().filter_map(setting_name).collect();
+        let (left, refused) = self.remove(surplus).await;
+        let given_back = lock.map_or(Ok(()), |lock| lock.give_back(&mut self.ledger, &taken_back));
+        for error in refused.into_iter().chain(given_back.err().map(RouteError::from)) {
+            tracing::warn!(%error, "could not take back what is needed no more");
+        }
+        self.done = left;
+        self.done.extend(steps);
+        (self.needs, self.links, self.order) = (needs.clone(), links, order);
+        Ok(())
+    }
+
     /// Takes everything back, in the reverse order, and puts the settings back as they were. To be
     /// called before the device is closed.
     ///
@@ -377,53 +494,104 @@ impl Routing {
     /// See [`RouteError`]; everything that could be taken back was.
     pub async fn take_back(mut self) -> Result<(), RouteError> {
         let lock = LedgerLock::take(Path::new(STATE_FOLDER)).await?;
-        let refused = self.undo().await;
+        let refused = self.undo(0).await;
         lock.close(self.ledger)?;
         refused.map_or(Ok(()), Err)
     }
 
     async fn apply(&mut self, steps: Vec<Step>) -> Result<(), Refusal> {
-        for step in steps {
-            let result = match &step {
-                Step::Setting(setting) if setting.is_of_device => {
+        let mut steps = steps.into_iter().peekable();
+        while let Some(step) = steps.next() {
+            if let Step::Setting(setting) = &step {
+                let result = if setting.is_of_device {
                     setting.establish().map_err(RefusalSource::Kernel)
+                } else {
+                    let (name, value) = (&setting.name, &setting.value);
+                    self.ledger.set(name, value, &setting.along).map_err(RefusalSource::Ledger)
+                };
+                match result {
+                    Ok(()) => self.done.push(step),
+                    Err(source) => return Err(Refusal { step, source }),
                 }
-                Step::Setting(setting) => self
-                    .ledger
-                    .set(&setting.name, &setting.value, &setting.along)
-                    .map_err(RefusalSource::Ledger),
-                Step::Route(route) => {
-                    self.netlink.add(route.message(self.device_index)).await.map_err(Into::into)
-                }
-                Step::Rule(rule) => self.netlink.add_rule(rule.message()).await.map_err(Into::into),
-            };
-            match result {
-                Ok(()) => self.done.push(step),
-                Err(source) => return Err(Refusal { step, source }),
+                continue;
             }
+            // Nothing looks up a table before it is known to be ours.
+            let is_claim = step.is_claim();
+            let is_alike =
+                |step: &Step| !matches!(step, Step::Setting(_)) && step.is_claim() == is_claim;
+            let mut orders = vec![step];
+            while orders.len() < ORDERS
+                && let Some(step) = steps.next_if(is_alike)
+            {
+                orders.push(step);
+            }
+            self.order_all(orders).await?;
         }
         Ok(())
     }
 
-    /// Undoes all routes and rules, going on after a refusal, the first of which is returned. What
-    /// is gone already, as with a deleted device, is as good as undone.
-    async fn undo(&mut self) -> Option<RouteError> {
+    /// Gives orders for routes and rules. After the first that is refused there may be others that
+    /// are not.
+    async fn order_all(&mut self, steps: Vec<Step>) -> Result<(), Refusal> {
+        let orders = steps.iter().filter_map(|step| step.order(self.device_index)).collect();
+        // Before they are: whoever gives up waiting can still take them back.
+        let before = self.done.len();
+        self.done.extend(steps.iter().cloned());
+        let results = self.netlink.give(orders).await;
+        self.done.truncate(before);
         let mut refused = None;
-        while let Some(step) = self.done.pop() {
-            let result = match &step {
-                Step::Setting(_) => continue,
-                Step::Route(route) => self.netlink.remove(route.message(self.device_index)).await,
-                Step::Rule(rule) => self.netlink.remove_rule(rule.message()).await,
-            };
+        for (step, result) in steps.into_iter().zip(results) {
+            match result {
+                Ok(()) => self.done.push(step),
+                Err(error) => {
+                    refused.get_or_insert(Refusal { step, source: error.into() });
+                }
+            }
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// Undoes the routes and rules of all steps but the first so many. What cannot be undone stays
+    /// among the steps; the first refusal is returned.
+    async fn undo(&mut self, first: usize) -> Option<RouteError> {
+        let undone = self.done.split_off(first);
+        let (left, refused) = self.remove(undone).await;
+        self.done.extend(left);
+        refused
+    }
+
+    /// Removes the routes and rules of `steps`, the last first, going on after a refusal. What is
+    /// gone already, as with a deleted device, is as good as removed. Returns what is left of them and
+    /// the first refusal.
+    async fn remove(&self, steps: Vec<Step>) -> (Vec<Step>, Option<RouteError>) {
+        let is_order = |step: &Step| !matches!(step, Step::Setting(_));
+        let steps: Vec<Step> = steps.into_iter().rev().filter(is_order).collect();
+        let orders = steps.iter().filter_map(|step| step.undo_order(self.device_index)).collect();
+        let results = self.netlink.give(orders).await;
+        let (mut left, mut refused) = (Vec::new(), None);
+        for (step, result) in steps.into_iter().zip(results) {
             if let Err(source) = result
                 && ![Errno::ESRCH, Errno::ENOENT, Errno::ENODEV]
                     .iter()
                     .any(|errno| source.raw_os_error() == Some(*errno as i32))
             {
                 refused.get_or_insert_with(|| explain(&step, source.into()));
+                left.push(step);
             }
         }
-        refused
+        left.reverse();
+        (left, refused)
+    }
+}
+
+/// Orders given before it is looked whether all are obeyed.
+const ORDERS: usize = 256;
+
+/// The setting that `step` is, if the ledger has it.
+fn setting_name(step: &Step) -> Option<String> {
+    match step {
+        Step::Setting(setting) if !setting.is_of_device => Some(setting.name.clone()),
+        _ => None,
     }
 }
 
@@ -461,39 +629,97 @@ fn explain(step: &Step, source: RefusalSource) -> RouteError {
     }
 }
 
-/// Looks at everything that the plan depends on, and refuses what cannot work.
-async fn explore(netlink: &Netlink, needs: &RouteNeeds) -> Result<Surroundings, RouteError> {
-    if let Some(unfit) = unfit_addresses(netlink, needs).await.into_iter().next() {
+/// What was routed before, and need not be looked up again.
+#[derive(Debug, Default)]
+struct Known<'a> {
+    needs: Option<&'a RouteNeeds>,
+    links: Option<&'a Links>,
+}
+
+/// Looks at everything that the plan depends on, and refuses what cannot work. Returns the links to
+/// the servers with NAT.
+async fn explore(
+    netlink: &Netlink,
+    needs: &RouteNeeds,
+    known: &Known<'_>,
+) -> Result<Links, RouteError> {
+    if let Some(unfit) = unfit_addresses(netlink, needs, known).await.into_iter().next() {
         return Err(unfit);
     }
     let own = needs.own_addresses();
     if let Some(server) = needs.all_servers().find(|server| own.contains(&server.ip())) {
         return Err(RouteError::ServerIsVip { server });
     }
-    for server in &needs.full_nat_servers {
-        way_to(netlink, *server).await?;
+    let known_servers: HashSet<IpAddr> = known
+        .needs
+        .map(|needs| needs.full_nat_servers.iter().map(SocketAddr::ip).collect())
+        .unwrap_or_default();
+    let mut servers = distinct(needs.full_nat_servers.iter().copied());
+    servers.retain(|address, _| !known_servers.contains(address));
+    let mut ways = netlink.ways_to(servers.keys().copied());
+    while let Some((address, way)) = ways.next().await {
+        way.map_err(|source| RouteError::NoRoute { server: servers[&address], source })?;
     }
-    let mut links = Vec::new();
-    for (protocol, server) in &needs.servers {
-        let way = way_to(netlink, *server).await?;
+
+    let mut links = Links::new();
+    let mut names = HashMap::new();
+    let mut servers = distinct(needs.servers.iter().map(|(_, server)| *server));
+    servers.retain(|address, _| match known.links.and_then(|links| links.get(address)) {
+        Some(link) => links.insert(*address, Arc::clone(link)).is_some(),
+        None => true,
+    });
+    let mut ways = netlink.ways_to(servers.keys().copied());
+    while let Some((address, way)) = ways.next().await {
+        let server = servers[&address];
+        let way = way.map_err(|source| RouteError::NoRoute { server, source })?;
         if way.is_local {
-            return Err(RouteError::ServerIsLocal { server: *server });
+            return Err(RouteError::ServerIsLocal { server });
         }
-        let link = netlink
-            .link_at(way.link_index)
-            .await
-            .map_err(|source| RouteError::NoRoute { server: *server, source })?;
-        links.push((*protocol, *server, link.name));
+        let link = match names.get(&way.link_index) {
+            Some(link) => Arc::clone(link),
+            None => {
+                let link = netlink.link_at(way.link_index).await;
+                let link = link.map_err(|source| RouteError::NoRoute { server, source })?;
+                let name: Arc<str> = link.name.into();
+                names.insert(way.link_index, Arc::clone(&name));
+                name
+            }
+        };
+        links.insert(address, link);
     }
-    Ok(Surroundings::around(needs, links))
+    Ok(links)
+}
+
+/// The addresses of `servers`, each with one of those that have it.
+fn distinct(servers: impl Iterator<Item = SocketAddr>) -> HashMap<IpAddr, SocketAddr> {
+    servers.map(|server| (server.ip(), server)).collect()
+}
+
+/// What the plan depends on, with the `links` that lead to the servers, after the steps `done`.
+fn surroundings(needs: &RouteNeeds, links: &Links, done: &[Step]) -> Surroundings {
+    let servers = needs.servers.iter().filter_map(|(protocol, server)| {
+        links.get(&server.ip()).map(|link| (*protocol, *server, Arc::clone(link)))
+    });
+    Surroundings::around(needs, servers.collect(), done)
 }
 
 /// Why VIPs and pools cannot be routed to the director: one error for each address that cannot.
-async fn unfit_addresses(netlink: &Netlink, needs: &RouteNeeds) -> Vec<RouteError> {
+async fn unfit_addresses(
+    netlink: &Netlink,
+    needs: &RouteNeeds,
+    known: &Known<'_>,
+) -> Vec<RouteError> {
+    let mut own = needs.own_addresses();
+    if let Some(known) = known.needs {
+        let known = known.own_addresses();
+        own.retain(|address| !known.contains(address));
+    }
+    let vips: HashSet<&IpAddr> = needs.vips.iter().collect();
     let mut unfit = Vec::new();
-    for address in needs.own_addresses() {
-        let role = if needs.vips.contains(&address) { Role::Vip } else { Role::Pool };
-        match netlink.way_to(address).await {
+    let mut ways = netlink.ways_to(own);
+    while let Some((address, way)) = ways.next().await {
+        let role = if vips.contains(&address) { Role::Vip } else { Role::Pool };
+        match way {
             Ok(Way { is_local: true, .. }) => unfit.push(RouteError::IsLocal { address, role }),
             Ok(Way { is_unicast: false, .. }) => {
                 unfit.push(RouteError::IsNotUnicast { address, role });
@@ -512,7 +738,7 @@ async fn unfit_addresses(netlink: &Netlink, needs: &RouteNeeds) -> Vec<RouteErro
 /// # Errors
 /// [`RouteError::Netlink`].
 pub async fn check(needs: &RouteNeeds) -> Result<Vec<RouteError>, RouteError> {
-    Ok(unfit_addresses(&Netlink::connect()?, needs).await)
+    Ok(unfit_addresses(&Netlink::connect()?, needs, &Known::default()).await)
 }
 
 /// The tables that rules look up, none of which may take the replies that we need.
@@ -523,17 +749,47 @@ async fn tables_in_use(
 ) -> Result<InUse, RouteError> {
     let rules = netlink.rules().await?;
     let own = rules.iter().find_map(|rule| left_over::tables_of(rule, device));
-    for (server, wanted) in plan::rules_for_servers(&surroundings.servers, Tables::FIRST) {
-        let taking = rules.iter().find(|rule| left_over::is_ours(rule) && wanted.selects_as(rule));
-        let table = taking.map(netlink::table_of_rule);
-        if let Some(table) = table
-            && own.is_none_or(|own| !own.numbers().contains(&table))
-        {
-            let rule = Step::Rule(step::Rule { table, ..wanted }).to_string();
-            return Err(RouteError::ServerIsTaken { server, rule });
+    refuse_taken(&rules, surroundings, own)?;
+    Ok(InUse { own, all: rules.iter().map(netlink::table_of_rule).collect() })
+}
+
+/// Refuses servers whose replies, or some of them, go to another director by one of `rules`; `own`
+/// are our own tables.
+fn refuse_taken(
+    rules: &[RuleMessage],
+    surroundings: &Surroundings,
+    own: Option<Tables>,
+) -> Result<(), RouteError> {
+    let is_foreign = |rule: &Rule| own.is_none_or(|own| !own.numbers().contains(&rule.table));
+    let mut foreign: HashMap<_, Vec<Rule>> = HashMap::new();
+    let of_directors = rules.iter().filter(|rule| left_over::is_ours(rule)).filter_map(Rule::read);
+    for rule in of_directors.filter(|rule| rule.goto.is_none()).filter(is_foreign) {
+        if let (Some(source), Some(protocol)) = (rule.source, rule.protocol) {
+            foreign.entry((source, protocol)).or_default().push(rule);
         }
     }
-    Ok(InUse { own, all: rules.iter().map(netlink::table_of_rule).collect() })
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    for (server, wanted) in plan::rules_for_servers(surroundings.servers.iter(), 0) {
+        let key = wanted.source.zip(wanted.protocol);
+        let others = key.and_then(|key| foreign.get(&key)).into_iter().flatten();
+        let taking = others.into_iter().find(|other| {
+            let is_for_port = match (&wanted.source_ports, &other.source_ports) {
+                (Some(wanted), Some(other)) => wanted == other,
+                // All ports are the server's or the other's.
+                _ => true,
+            };
+            wanted.input == other.input && is_for_port
+        });
+        if let Some(taking) = taking {
+            return Err(RouteError::ServerIsTaken {
+                server,
+                rule: Step::Rule(taking.clone()).to_string(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Tables that rules look up.
@@ -541,11 +797,6 @@ struct InUse {
     /// Those of our own device: after what was left over is gone, set by hand as printed.
     own: Option<Tables>,
     all: TableNumbers,
-}
-
-async fn way_to(netlink: &Netlink, server: SocketAddr) -> Result<Way, RouteError> {
-    let way = netlink.way_to(server.ip()).await;
-    way.map_err(|source| RouteError::NoRoute { server, source })
 }
 
 /// Table numbers that rules look up.

@@ -1,8 +1,11 @@
 //! The running director: everything put together, and taken apart again in the reverse order.
 
+mod health;
 mod pulse;
 mod watch;
+mod ways;
 
+use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
@@ -20,18 +23,23 @@ use wvs_core::packet::address::Address;
 use wvs_core::real_server::RealServer;
 use wvs_core::service::Terms;
 use wvs_core::time::Moment;
+use wvs_health::{Checkers, ServerKey};
 use wvs_plugin::{Host, HostError};
 
 pub use pulse::{Pulse, Stalled};
+use ways::Roads;
 
 use crate::clock::Clock;
 use crate::config::{Config, ForwardingConfig, RoutingMode};
 use crate::connection_log::{ConnectionLog, OpenError};
 use crate::control::snapshot::{
-    ChangeSnapshot, ConnectionList, ConnectionSnapshot, DeviceSnapshot, PluginsSnapshot,
-    ReloadSnapshot, ServerStanding, ServiceSnapshot, ServicesSnapshot, StatsSnapshot,
+    ChangeSnapshot, ConnectionList, ConnectionSnapshot, DeviceSnapshot, HealthSnapshot,
+    PluginsSnapshot, ReloadSnapshot, ServerStanding, ServiceSnapshot, ServicesSnapshot,
+    StatsSnapshot,
 };
-use crate::control::{Answers, ClaimError, ControlServer, ControlSocket};
+use crate::control::{
+    AccessCounters, Answers, ClaimError, ControlServer, ControlSocket, TokenListener,
+};
 use crate::deployment::{Deployment, Misfit};
 use crate::device::{Device, DeviceCounters, DeviceError, DeviceNeeds, Offload, PacketLoop};
 use crate::logging;
@@ -41,7 +49,7 @@ use crate::metrics::process::Process;
 use crate::operation::reload::ReloadError;
 use crate::operation::servers::ServerAction;
 use crate::operation::{self, Action, ChangeError, Operation};
-use crate::route::{self, Follower, RouteError, RouteNeeds, Routing};
+use crate::route::{self, RouteError, RouteNeeds};
 use crate::seat::Seat;
 
 /// The version in listings and answers.
@@ -82,11 +90,10 @@ pub enum StartError {
 pub struct Running {
     state: Arc<State>,
     packets: PacketLoop,
-    routing: Option<Routing>,
-    follower: Follower,
+    roads: Roads,
     routing_commands: Option<String>,
     control: ControlServer,
-    timers: [Timer; 4],
+    timers: [Timer; 6],
 }
 
 /// What the director knows about itself, for whoever asks.
@@ -94,6 +101,7 @@ pub struct Running {
 struct State {
     director: Arc<Director>,
     operation: Arc<Operation>,
+    checkers: Arc<Checkers>,
     clock: Clock,
     /// The time of day at the start.
     started: SystemTime,
@@ -102,18 +110,10 @@ struct State {
     device_queues: usize,
     device_offload: Offload,
     device_counters: Arc<DeviceCounters>,
+    access: Arc<AccessCounters>,
     connection_log: ConnectionLog,
     sweeps: SweepCounters,
     reloads: ReloadCounters,
-}
-
-/// Leads nothing anywhere.
-struct Unmoved;
-
-impl operation::Ways for Unmoved {
-    fn lead(&self, _: RouteNeeds) -> Result<(), RouteError> {
-        Ok(())
-    }
 }
 
 /// A task that ends with its owner.
@@ -142,17 +142,6 @@ impl Running {
         };
         let Deployment { services, seats, numbers } = deployment.map_err(StartError::Misfits)?;
         let director = Arc::new(Director::new(director_config(config, random_seed()), services));
-        let parts = operation::Parts {
-            host,
-            director: Arc::clone(&director),
-            clock,
-            ways: Box::new(Unmoved),
-            seats,
-            numbers,
-            config: config.clone(),
-            file: file.to_owned(),
-        };
-        let operation = Arc::new(Operation::new(parts));
         let connection_log = ConnectionLog::new(Arc::clone(&director), clock);
         connection_log.apply(config.connection_log.as_ref())?;
 
@@ -168,7 +157,12 @@ impl Running {
             offload: config.device.offload,
             vips: needs.vips.clone(),
         })?;
-        let socket = ControlSocket::claim(&config.socket)?;
+        let socket = ControlSocket::claim(&config.socket, &config.admin)?;
+        let access = Arc::<AccessCounters>::default();
+        let listener = match &config.admin.tcp {
+            Some(tcp) => Some(TokenListener::claim(tcp, Arc::clone(&access))?),
+            None => None,
+        };
         let (routing, routing_commands) = match config.routing {
             RoutingMode::Managed => (Some(route::set_up(&needs).await?), None),
             RoutingMode::Print => (None, Some(route::print(&needs).await?)),
@@ -176,54 +170,40 @@ impl Running {
         };
         let device_mtu = Arc::new(AtomicU16::new(mtu));
         let is_mtu_auto = config.device.mtu.is_none();
-        let following =
-            route::follow(needs, is_mtu_auto, Arc::clone(&device_mtu), routing.as_ref()).await;
-        let started = following.map_err(StartError::Route).and_then(|follower| {
-            let log = connection_log;
-            let parts = Self::start_parts(operation, clock, log, device, device_mtu, socket)?;
-            Ok((follower, parts))
-        });
-        match started {
-            Ok((follower, (state, packets, control))) => Ok(Self {
-                timers: [
-                    Timer(tokio::spawn(sweep(Arc::clone(&state)))),
-                    Timer(tokio::spawn(attend(Arc::clone(&director), state.clock))),
-                    Timer(tokio::spawn(watch::watch(Arc::clone(&state)))),
-                    Timer(tokio::spawn(operation::watch::watch(Arc::clone(&state.operation)))),
-                ],
-                state,
-                packets,
-                routing,
-                follower,
-                routing_commands,
-                control,
-            }),
+        let mtu = Arc::clone(&device_mtu);
+        let following = route::follow(needs.clone(), is_mtu_auto, mtu, routing.as_ref()).await;
+        let (device_name, device_queues) = (device.name().to_owned(), device.queues());
+        let device_offload = device.offload();
+        let started = following
+            .map_err(StartError::Route)
+            .and_then(|follower| Ok((follower, PacketLoop::start(device, &director, clock)?)));
+        let (follower, packets) = match started {
+            Ok(started) => started,
             Err(error) => {
                 if let Some(routing) = routing {
                     // The reason for stopping matters more than what is left of the routes, which
                     // the next start takes back.
                     let _ = routing.take_back().await;
                 }
-                Err(error)
+                return Err(error);
             }
-        }
-    }
-
-    fn start_parts(
-        operation: Arc<Operation>,
-        clock: Clock,
-        connection_log: ConnectionLog,
-        device: Device,
-        device_mtu: Arc<AtomicU16>,
-        socket: ControlSocket,
-    ) -> Result<(Arc<State>, PacketLoop, ControlServer), StartError> {
-        let director = connection_log.director();
-        let device_name = device.name().to_owned();
-        let (device_queues, device_offload) = (device.queues(), device.offload());
-        let packets = PacketLoop::start(device, director, clock)?;
+        };
+        let roads = Roads::new(needs, routing, follower, Arc::clone(packets.steering()));
+        let operation = Arc::new(Operation::new(operation::Parts {
+            host,
+            director: Arc::clone(&director),
+            clock,
+            ways: Box::new(roads.clone()),
+            seats,
+            numbers,
+            config: config.clone(),
+            file: file.to_owned(),
+        }));
+        let (checkers, news) = health::start(config);
         let state = Arc::new(State {
-            director: Arc::clone(director),
-            operation,
+            director: Arc::clone(&director),
+            operation: Arc::clone(&operation),
+            checkers: Arc::clone(&checkers),
             clock,
             started: SystemTime::now(),
             device_name,
@@ -231,13 +211,40 @@ impl Running {
             device_queues,
             device_offload,
             device_counters: Arc::clone(packets.counters()),
+            access,
             connection_log,
             sweeps: SweepCounters::default(),
             reloads: ReloadCounters::default(),
         });
         let answers: Arc<dyn Answers> = Arc::clone(&state) as _;
-        let control = ControlServer::start(socket, answers).map_err(StartError::Serve)?;
-        Ok((state, packets, control))
+        let serving = ControlServer::start(socket, answers).and_then(|mut control| {
+            if let Some(listener) = listener {
+                control.listen(listener)?;
+            }
+            Ok(control)
+        });
+        let control = match serving {
+            Ok(control) => control,
+            Err(error) => {
+                let _ = roads.take_back().await;
+                return Err(StartError::Serve(error));
+            }
+        };
+        Ok(Self {
+            timers: [
+                Timer(tokio::spawn(sweep(Arc::clone(&state)))),
+                Timer(tokio::spawn(attend(director, clock))),
+                Timer(tokio::spawn(watch::watch(Arc::clone(&state)))),
+                Timer(tokio::spawn(operation::watch::watch(Arc::clone(&operation)))),
+                Timer(tokio::spawn(tidy(Arc::clone(&operation)))),
+                Timer(tokio::spawn(health::watch(operation, checkers, news))),
+            ],
+            state,
+            packets,
+            roads,
+            routing_commands,
+            control,
+        })
     }
 
     /// The director.
@@ -307,7 +314,7 @@ impl Running {
     #[must_use]
     pub fn pulse(&self) -> Pulse {
         let tasks = self.timers.iter().map(|timer| timer.0.abort_handle());
-        let tasks = tasks.chain([self.control.task()]).collect();
+        let tasks = tasks.chain(self.control.tasks()).collect();
         Pulse { packets: self.packets.pulse(), tasks }
     }
 
@@ -316,14 +323,10 @@ impl Running {
     /// # Errors
     /// Some route, rule or setting could not be taken back. Everything else was.
     pub async fn stop(self) -> Result<(), RouteError> {
-        let Self { state, packets, routing, follower, control, timers, .. } = self;
+        let Self { state, packets, roads, control, timers, .. } = self;
         drop(control);
         drop(timers);
-        follower.stop().await;
-        let taken_back = match routing {
-            Some(routing) => routing.take_back().await,
-            None => Ok(()),
-        };
+        let taken_back = roads.take_back().await;
         packets.stop();
         state.connection_log.stop();
         taken_back
@@ -333,10 +336,21 @@ impl Running {
 impl Answers for State {
     fn services(&self) -> ServicesSnapshot {
         let (seats, now) = (self.operation.seats(), self.clock.now());
+        let reports = self.checkers.reports().into_iter();
+        let reports: HashMap<_, _> =
+            reports.map(|report| (report.key.clone(), HealthSnapshot::from(report))).collect();
+        let mut services: Vec<_> =
+            seats.iter().map(|seat| ServiceSnapshot::of(seat, now)).collect();
+        for service in &mut services {
+            for server in &mut service.servers {
+                let key = ServerKey { service: service.name.clone(), server: server.address };
+                server.health = reports.get(&key).cloned();
+            }
+        }
         ServicesSnapshot {
             version: VERSION.to_owned(),
             connections_max: self.director.config().limits.connections,
-            services: seats.iter().map(|seat| ServiceSnapshot::of(seat, now)).collect(),
+            services,
         }
     }
 
@@ -435,6 +449,7 @@ impl Answers for State {
                 write_errors: counters.write_errors(),
                 queue_full: counters.queue_full(),
             },
+            admin: self.access.as_ref().into(),
         }
     }
 }
@@ -471,6 +486,29 @@ async fn attend(director: Arc<Director>, clock: Clock) {
         // Not at once, whatever a scheduler wishes for.
         let pause = Duration::from_micros(due.micros_since(clock.now()));
         sleep(pause.max(Duration::from_millis(1))).await;
+    }
+}
+
+/// Between two looks for what nothing needs any more.
+const TIDY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Forgets what connections were the last to need.
+async fn tidy(operation: Arc<Operation>) {
+    let mut ticks = interval(TIDY_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let operation = Arc::clone(&operation);
+        match spawn_blocking(move || operation.tidy()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!("what nothing needs any more cannot be taken back: {error}");
+            }
+            Err(error) => {
+                tracing::error!(%error, "tidying up ends: this is a bug in wvs");
+                return;
+            }
+        }
     }
 }
 

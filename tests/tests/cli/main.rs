@@ -1,5 +1,6 @@
 //! The program as people call it: words in, words out, exit status.
 
+mod api;
 mod paper;
 
 use std::fs;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use tokio::runtime::Builder;
 use wvs::capture::CaptureWriter;
+use wvs::config::AdminConfig;
 use wvs::control::snapshot::{ConnectionList, PluginsSnapshot, Snapshot};
 use wvs::control::{Answers, ControlServer, ControlSocket};
 use wvs_tests::packet::echo;
@@ -58,6 +60,11 @@ fn help_of_run_shows_examples() {
 #[test]
 fn help_of_check_shows_examples() {
     insta::assert_snapshot!(run(&["check", "--help"]));
+}
+
+#[test]
+fn help_of_doctor_shows_examples() {
+    insta::assert_snapshot!(run(&["doctor", "--help"]));
 }
 
 #[test]
@@ -157,7 +164,7 @@ fn check_of_a_broken_file_says_everything_and_ends_with_status_2() {
       services[0].time-outs: unknown key; did you mean "timeouts"? (line 9, column 5)
       services[0].servers[0].adress: unknown key; did you mean "address"? (line 11, column 11)
       services[0].servers[0].wieght: unknown key; did you mean "weight"? (line 11, column 30)
-      services[0].servers[1].colour: unknown key; use address, port, weight, upper_threshold, lower_threshold or backup (line 12, column 31)
+      services[0].servers[1].colour: unknown key; use address, port, weight, upper_threshold, lower_threshold, backup or health (line 12, column 31)
     "#);
 }
 
@@ -295,7 +302,11 @@ fn run_without_rights_says_so_and_fails() {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = folder.path().join("wvs");
-    fs::copy(env!("CARGO_BIN_EXE_wvs-under-test"), &program).unwrap();
+    // By somebody else: a program that this process had open to write may still be open in a child
+    // of another test's, and then cannot be run.
+    let copied =
+        Command::new("cp").arg(env!("CARGO_BIN_EXE_wvs-under-test")).arg(&program).status();
+    assert!(copied.unwrap().success());
     let file = write(folder.path(), "wvs.yaml", GOOD);
     let mut command = Command::new(program);
     command.arg("run").arg("-c").arg(file).stdin(Stdio::null());
@@ -337,8 +348,11 @@ fn ask(arguments: &[&str]) -> String {
     let socket = folder.path().join("wvs.sock");
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let _context = runtime.enter();
-    let server =
-        ControlServer::start(ControlSocket::claim(&socket).unwrap(), Arc::new(Paper)).unwrap();
+    let server = ControlServer::start(
+        ControlSocket::claim(&socket, &AdminConfig::default()).unwrap(),
+        Arc::new(Paper),
+    )
+    .unwrap();
     let mut command = wvs();
     command.args(arguments).arg("--socket").arg(&socket).current_dir(folder.path());
     let told = show(&mut command, folder.path());

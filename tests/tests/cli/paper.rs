@@ -3,12 +3,13 @@
 use wvs::config::units::Percent;
 use wvs::control::Answers;
 use wvs::control::snapshot::{
-    ChangeSnapshot, ConnectionList, ConnectionSnapshot, ConnectionsSnapshot, DeviceSnapshot,
-    FragmentsSnapshot, FuelSnapshot, GenerationSnapshot, PacketsSnapshot, PersistenceSnapshot,
-    PicksSnapshot, PluginSnapshot, PluginsSnapshot, PoolSnapshot, ReloadSnapshot, RollbackSnapshot,
-    SchedulerSnapshot, SchedulingSnapshot, SeatSnapshot, ServerChange, ServerReload,
-    ServerSnapshot, ServerStanding, ServiceFate, ServiceReload, ServiceSnapshot, ServicesSnapshot,
-    StatsSnapshot, SwapSnapshot, TimeSnapshot, TrafficSnapshot, TrialReload, TrialSnapshot,
+    AdminSnapshot, ChangeSnapshot, ConnectionList, ConnectionSnapshot, ConnectionsSnapshot,
+    DeviceSnapshot, FragmentsSnapshot, FuelSnapshot, GenerationSnapshot, HealthSnapshot,
+    PacketsSnapshot, PersistenceSnapshot, PicksSnapshot, PluginSnapshot, PluginsSnapshot,
+    PoolSnapshot, ReloadSnapshot, RollbackSnapshot, SchedulerSnapshot, SchedulingSnapshot,
+    SeatSnapshot, ServerChange, ServerReload, ServerSnapshot, ServerStanding, ServiceFate,
+    ServiceReload, ServiceSnapshot, ServicesSnapshot, StatsSnapshot, SwapSnapshot, TimeSnapshot,
+    TrafficSnapshot, TrialReload, TrialSnapshot,
 };
 use wvs::operation::reload::ReloadError;
 use wvs::operation::servers::ServerAction;
@@ -34,6 +35,7 @@ impl Answers for Paper {
             set_weight: None,
             measured_weight: None,
             out: None,
+            health: None,
             backup: false,
             drain_ms: None,
             slow_ms: None,
@@ -142,7 +144,22 @@ impl Answers for Paper {
             ..server(address, weight, 0, 4, traffic(4, 1))
         };
         web.servers.extend([
-            out("10.0.0.13:8080", 0, "down"),
+            ServerSnapshot {
+                health: Some(HealthSnapshot {
+                    kind: "http".to_owned(),
+                    up: false,
+                    held_ms: 12_345,
+                    last: Some("status 503".to_owned()),
+                    took_us: 1_234,
+                    good: 0,
+                    bad: 7,
+                    checks: 70,
+                    failed: 9,
+                    unknown: 0,
+                    changes: 1,
+                }),
+                ..out("10.0.0.13:8080", 0, "down")
+            },
             ServerSnapshot { drain_ms: Some(299_500), ..out("10.0.0.14:8080", 0, "drained") },
             ServerSnapshot { set_weight: Some(7), out: None, ..out("10.0.0.15:8080", 7, "") },
             ServerSnapshot { measured_weight: Some(9), out: None, ..out("10.0.0.16:8080", 9, "") },
@@ -201,6 +218,7 @@ impl Answers for Paper {
                 write_errors: 0,
                 queue_full: 5,
             },
+            admin: AdminSnapshot::default(),
         }
     }
 

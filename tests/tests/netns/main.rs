@@ -26,18 +26,21 @@ mod capture;
 mod connections;
 mod demo;
 mod director;
+mod doctor;
 mod full_nat;
 mod host;
 mod host_state;
 mod hot_swap;
 mod log;
 mod offload;
+mod operation;
 mod path_mtu;
 mod plugins;
 mod programs;
 mod refusals;
 mod restart;
 mod rights;
+mod route_updates;
 mod routing;
 mod schedulers;
 mod seeing;
@@ -95,8 +98,10 @@ fn main() -> ExitCode {
         schedulers::trials(),
         plugins::trials(),
         hot_swap::trials(),
+        operation::trials(),
         offload::trials(),
         routing::trials(),
+        route_updates::trials(),
         full_nat::trials(),
         host::trials(),
         path_mtu::trials(),
@@ -107,6 +112,7 @@ fn main() -> ExitCode {
         log::trials(),
         service_manager::trials(),
         seeing::trials(),
+        doctor::trials(),
         demo::trials(),
     ];
     let trials =

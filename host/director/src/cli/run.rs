@@ -7,8 +7,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigArg, DONE, FAILED, fail, print, refuse, runtime};
 use crate::config::{Config, Reading};
+use crate::control::ClaimError;
 use crate::control::snapshot::DeviceSnapshot;
-use crate::deployment::add_misfits;
+use crate::deployment::{add_bad_token, add_misfits};
 use crate::logging::{self, LEVEL_DEFAULT, LEVEL_VARIABLE, LogFormat};
 use crate::output::count;
 use crate::rights;
@@ -93,6 +94,11 @@ async fn direct(mut reading: Reading) -> u8 {
         Ok(running) => running,
         Err(StartError::Misfits(misfits)) => {
             add_misfits(&mut reading, &misfits);
+            manager.status("The configuration does not work").await;
+            return refuse(reading);
+        }
+        Err(StartError::Claim(ClaimError::Token(error))) => {
+            add_bad_token(&mut reading, &error);
             manager.status("The configuration does not work").await;
             return refuse(reading);
         }

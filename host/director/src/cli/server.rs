@@ -164,7 +164,7 @@ fn tell(
     if server.is_empty() || !server.bytes().all(is_address) {
         return Err(refuse(format_args!("{server} is no address; write RIP:PORT, or RIP alone")));
     }
-    let text = serde_json::to_string(request).map_err(|error| fail(error))?;
+    let text = serde_json::to_string(request).map_err(fail)?;
     // Brackets have no place in a path.
     let server = server.replace('[', "%5B").replace(']', "%5D");
     let path = control::server_path(service, &server, action);

@@ -280,11 +280,11 @@ fn read_http(
     let Some(fields) = options(reader, field, table)? else { return Some(Kind::Http(http)) };
     if let Some(field) = fields.get("path") {
         let parse = |text: &str| text.parse().ok().filter(|_| text.starts_with('/'));
-        set(&mut http.path, parsed(reader, &field, "is no path", table.values("path"), parse));
+        set(&mut http.path, parsed(reader, &field, "is no path", &table.values("path"), parse));
     }
     if let Some(field) = fields.get("host") {
         let parse = |text: &str| text.parse().ok().filter(|_| !text.contains('@'));
-        http.host = parsed(reader, &field, "is no host", table.values("host"), parse);
+        http.host = parsed(reader, &field, "is no host", &table.values("host"), parse);
     }
     if let Some(field) = fields.get("method") {
         let methods = [0, 1, 2, 3].map(|index| (METHODS[index].0, index));
@@ -321,7 +321,7 @@ fn read_tls(reader: &mut Reader<'_>, fields: &Fields<'_>, tls: &mut Tls, folder:
     if let Some(field) = fields.get("server_name") {
         let values = keys::HEALTH_HTTPS.values("server_name");
         let parse = |text: &str| text.to_owned().try_into().ok();
-        tls.server_name = parsed(reader, &field, "is no name of a server", values, parse);
+        tls.server_name = parsed(reader, &field, "is no name of a server", &values, parse);
     }
 }
 
@@ -372,7 +372,7 @@ fn read_payload(
         }
         (None, Some(field)) => {
             let values = keys::HEALTH_UDP.values(as_digits);
-            parsed(reader, &field, "is no octets", values, parse_hex)
+            parsed(reader, &field, "is no octets", &values, parse_hex)
         }
         (Some(_), Some(field)) => {
             let message = format!("`{as_text}` says it already; remove one");

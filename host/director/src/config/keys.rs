@@ -1,7 +1,20 @@
 //! Every key of the configuration: its name, default, range and meaning, in one place. The reader
-//! accepts what stands here and nothing else, and `docs/CONFIG.md` shows these tables.
+//! accepts what stands here and nothing else; `docs/CONFIG.md` shows these tables, and
+//! `json_schema` tells editors.
 
 use std::fmt;
+use std::time::Duration;
+
+use wvs_plugin::builtin;
+
+use super::kind::Kind;
+
+/// Seconds of a day.
+const DAY: u64 = 24 * 3_600;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
 
 /// One key of a mapping.
 #[derive(Debug)]
@@ -11,7 +24,7 @@ pub struct Key {
     /// What holds without it; `None` when it must be given.
     pub default: Option<&'static str>,
     /// What may be written.
-    pub values: &'static str,
+    pub kind: Kind,
     /// What it does.
     pub meaning: &'static str,
 }
@@ -26,17 +39,17 @@ pub struct Table {
 }
 
 impl Key {
-    const fn required(name: &'static str, values: &'static str, meaning: &'static str) -> Self {
-        Self { name, default: None, values, meaning }
+    const fn required(name: &'static str, kind: Kind, meaning: &'static str) -> Self {
+        Self { name, default: None, kind, meaning }
     }
 
     const fn optional(
         name: &'static str,
         default: &'static str,
-        values: &'static str,
+        kind: Kind,
         meaning: &'static str,
     ) -> Self {
-        Self { name, default: Some(default), values, meaning }
+        Self { name, default: Some(default), kind, meaning }
     }
 }
 
@@ -51,8 +64,9 @@ impl Table {
         self.find(name).is_some()
     }
 
-    pub(super) fn values(&self, name: &str) -> &'static str {
-        self.find(name).map_or("a value", |key| key.values)
+    /// What may be written as the value of this key.
+    pub(super) fn values(&self, name: &str) -> String {
+        self.find(name).map_or_else(|| "a value".to_owned(), |key| key.kind.to_string())
     }
 }
 
@@ -61,15 +75,28 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "| Key | Values | Default | Meaning |")?;
         writeln!(f, "| --- | --- | --- | --- |")?;
-        for Key { name, default, values, meaning } in self.keys {
+        for Key { name, default, kind, meaning } in self.keys {
             match default {
-                Some(default) => writeln!(f, "| `{name}` | {values} | {default} | {meaning} |")?,
-                None => writeln!(f, "| `{name}` | {values} | *required* | {meaning} |")?,
+                Some(default) => writeln!(f, "| `{name}` | {kind} | {default} | {meaning} |")?,
+                None => writeln!(f, "| `{name}` | {kind} | *required* | {meaning} |")?,
             }
         }
         Ok(())
     }
 }
+
+/// A range of ports above 0.
+const PORTS: Kind =
+    Kind::Form("a range of ports, as in `10000-65535`", "^ *[0-9]{1,5} *- *[0-9]{1,5} *$");
+
+/// Statuses of HTTP that follow each other.
+const STATUSES: Kind = Kind::Form("a range such as `200-299`", "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$");
+
+/// How a server is checked, or that it is not.
+const CHECK: Kind = Kind::Either(&[
+    Kind::Words(&["none", "tcp", "http", "https", "udp", "dns", "grpc"]),
+    Kind::Mapping(&HEALTH),
+]);
 
 /// Every table, in the order of the documentation.
 pub static TABLES: &[&Table] = &[
@@ -107,13 +134,13 @@ pub static FILE: Table = Table {
         Key::optional(
             "device",
             "as below",
-            "a mapping",
+            Kind::Mapping(&DEVICE),
             "The TUN device that packets come in by and leave by.",
         ),
         Key::optional(
             "routing",
             "`managed`",
-            "`managed`, `print` or `off`",
+            Kind::Words(&["managed", "print", "off"]),
             "Who sets routes, policy rules and sysctls: the director, which takes them \
              back when it stops; you, from the commands that the director prints; or \
              you, without being told.",
@@ -121,37 +148,41 @@ pub static FILE: Table = Table {
         Key::optional(
             "admin",
             "as below",
-            "a mapping",
+            Kind::Mapping(&ADMIN),
             "How `wvs list` and other commands reach the running director.",
         ),
-        Key::optional("limits", "as below", "a mapping", "What the director may use."),
+        Key::optional("limits", "as below", Kind::Mapping(&LIMITS), "What the director may use."),
         Key::optional(
             "echo",
             "`reply`",
-            "`reply` or `drop`",
+            Kind::Words(&["reply", "drop"]),
             "What becomes of a ping to a VIP that has no `icmp` service.",
         ),
         Key::optional(
             "closed_port",
             "`reject`",
-            "`reject` or `drop`",
+            Kind::Words(&["reject", "drop"]),
             "What becomes of a packet to a port of a VIP that no service has. `reject` \
              answers TCP with a reset and anything else with ICMP port unreachable.",
         ),
-        Key::optional("metrics", "as below", "a mapping", "What `GET /metrics` tells."),
+        Key::optional("metrics", "as below", Kind::Mapping(&METRICS), "What `GET /metrics` tells."),
         Key::optional(
             "connection_log",
             "none",
-            "a mapping",
+            Kind::Mapping(&CONNECTION_LOG),
             "A log with a line for each beginning and each end of a connection.",
         ),
         Key::optional(
             "plugins",
             "none",
-            "a mapping of at most 256 names to plugins",
+            Kind::Named("plugins", &PLUGIN, 256),
             "Scheduler plugins of your own, each under a name that `scheduler` can use.",
         ),
-        Key::required("services", "a list of 1 to 4096 services", "The virtual services."),
+        Key::required(
+            "services",
+            Kind::List("services", &Kind::Mapping(&SERVICE), 1..=4_096),
+            "The virtual services.",
+        ),
     ],
 };
 
@@ -162,13 +193,16 @@ pub static DEVICE: Table = Table {
         Key::optional(
             "name",
             "`wvs0`",
-            "1 to 15 letters, digits, `.`, `_` or `-`; not `lo`, `all` or `default`",
+            Kind::Text(
+                "1 to 15 letters, digits, `.`, `_` or `-`; not `lo`, `all` or `default`",
+                "^[A-Za-z0-9._-]{1,15}$",
+            ),
             "The device's name. Two directors on one host need two names.",
         ),
         Key::optional(
             "mtu",
             "`auto`",
-            "`auto` or 576 to 65535",
+            Kind::Either(&[Kind::Words(&["auto"]), Kind::Integer(576..=65_535)]),
             "The longest packet in octets. `auto` takes the smallest MTU on the ways to \
              the real servers and of the default routes, so that clients learn of it, and \
              follows it when links and routes change; IPv6 needs 1280 or more.",
@@ -176,7 +210,7 @@ pub static DEVICE: Table = Table {
         Key::optional(
             "queues",
             "`auto`",
-            "`auto` or 1 to 64",
+            Kind::Either(&[Kind::Words(&["auto"]), Kind::Integer(1..=64)]),
             "How many queues the device has, each with a thread of its own. `auto` is one \
              for each processor, 8 at most. Where the kernel cannot keep a connection in \
              one queue, there is one.",
@@ -184,7 +218,7 @@ pub static DEVICE: Table = Table {
         Key::optional(
             "offload",
             "`true`",
-            "`true` or `false`",
+            Kind::Truth,
             "Whether packets may come in pieces of up to 64 KiB and without their \
              checksums, to be cut up and finished where they leave the host. Where the \
              kernel cannot, they come one by one.",
@@ -195,13 +229,43 @@ pub static DEVICE: Table = Table {
 /// `admin`.
 pub static ADMIN: Table = Table {
     path: "admin",
-    keys: &[Key::optional(
-        "socket",
-        "`/run/wvs/wvs.sock`",
-        "a path of at most 107 octets",
-        "The Unix socket of the running director, made with mode 0660. Its folder is \
-             made when missing. A relative path starts at the configuration's folder.",
-    )],
+    keys: &[
+        Key::optional(
+            "socket",
+            "`/run/wvs/wvs.sock`",
+            Kind::Text("a path of at most 107 octets", "^.{1,107}$"),
+            "The Unix socket of the running director. Its folder is made when missing. A relative \
+             path starts at the configuration's folder.",
+        ),
+        Key::optional(
+            "mode",
+            "`\"0660\"`",
+            Kind::Form("an octal number from 0600 to 0666 without x bits", "^0?6[0246]{2}$"),
+            "The permissions of the socket. Who may write to it may use it.",
+        ),
+        Key::optional(
+            "group",
+            "the process's",
+            Kind::Text("a group's name or number, up to 31 characters", "^.{1,31}$"),
+            "The group of the socket, which must exist.",
+        ),
+        Key::optional(
+            "listen",
+            "nothing",
+            Kind::Form(
+                "an IP address with a port, as `127.0.0.1:9180` or `\"[::1]:9180\"`",
+                "^.+:[0-9]{1,5}$",
+            ),
+            "A TCP listener for programs, with the same interface; only together with `token_file`.",
+        ),
+        Key::optional(
+            "token_file",
+            "none",
+            Kind::Text("the path of a file that not everybody may read", "^.+$"),
+            "What clients of `listen` have to send along: 16 to 512 letters, digits and signs. It is \
+             read at the start. A relative path starts at the configuration's folder.",
+        ),
+    ],
 };
 
 /// `limits`.
@@ -211,14 +275,14 @@ pub static LIMITS: Table = Table {
         Key::optional(
             "connections",
             "1048576",
-            "1 to 16777216",
+            Kind::Integer(1..=16_777_216),
             "Connections at once, all services together. The next one is refused and \
              counted as `table_full`, unless a half-open one makes way.",
         ),
         Key::optional(
             "half_open",
             "65536",
-            "1 to 16777216",
+            Kind::Integer(1..=16_777_216),
             "TCP connections at once whose client has not answered the real server yet. The \
              oldest makes way for the next one and is counted as evicted, so that a flood of \
              SYNs shuts nobody out.",
@@ -226,20 +290,20 @@ pub static LIMITS: Table = Table {
         Key::optional(
             "templates",
             "262144",
-            "1 to 16777216",
+            Kind::Integer(1..=16_777_216),
             "Clients of each service with `persistence` whose server is remembered. Those of \
              further ones are scheduled one by one, and counted.",
         ),
         Key::optional(
             "checks",
             "512",
-            "1 to 65536",
+            Kind::Integer(1..=65_536),
             "Health checks at once, each with a file descriptor or a process. The next one waits.",
         ),
         Key::optional(
             "replies",
             "1000",
-            "0 to 1000000",
+            Kind::Integer(0..=1_000_000),
             "Answers of the director's own a second: resets, ICMP errors, echo replies. \
              More are counted as `reply_limit` and not sent.",
         ),
@@ -252,7 +316,7 @@ pub static METRICS: Table = Table {
     keys: &[Key::optional(
         "servers",
         "`false`",
-        "`true` or `false`",
+        Kind::Truth,
         "Whether there are series for each real server besides those for each service. A \
              service of 16 servers has 144 more of them.",
     )],
@@ -264,20 +328,20 @@ pub static CONNECTION_LOG: Table = Table {
     keys: &[
         Key::required(
             "file",
-            "the path of a file, or `stderr`",
+            Kind::Text("the path of a file, or `stderr`", "^.+$"),
             "Lines go to the end of this file, made when missing with mode 0640, or to \
              standard error. A relative path starts at the configuration's folder.",
         ),
         Key::optional(
             "format",
             "`text`",
-            "`text` or `json`",
+            Kind::Words(&["text", "json"]),
             "`text` is a line for people, `json` an object a line for programs.",
         ),
         Key::optional(
             "rate",
             "1000",
-            "1 to 1000000",
+            Kind::Integer(1..=1_000_000),
             "Lines a second. More are left out and counted, and once a second a line says so.",
         ),
     ],
@@ -289,23 +353,28 @@ pub static PLUGIN: Table = Table {
     keys: &[
         Key::required(
             "file",
-            "the path of a WebAssembly module",
+            Kind::Text("the path of a WebAssembly module", "^.+$"),
             "The plugin. A relative path starts at the configuration's folder.",
         ),
         Key::optional(
             "sha256",
             "not checked",
-            "64 hexadecimal digits",
+            Kind::Text("64 hexadecimal digits", "^[0-9A-Fa-f]{64}$"),
             "Refuses any other file than the one with this SHA-256 hash.",
         ),
         Key::optional(
             "watch",
             "`false`",
-            "`true` or `false`",
+            Kind::Truth,
             "Whether the director puts the file to work by itself when it has changed. Not \
              together with `sha256`.",
         ),
-        Key::optional("limits", "as below", "a mapping", "What the plugin may use."),
+        Key::optional(
+            "limits",
+            "as below",
+            Kind::Mapping(&PLUGIN_LIMITS),
+            "What the plugin may use.",
+        ),
     ],
 };
 
@@ -316,33 +385,33 @@ pub static PLUGIN_LIMITS: Table = Table {
         Key::optional(
             "memory",
             "16MiB",
-            "a size from 64KiB to 1GiB",
+            Kind::Size(64 * KIB..=GIB),
             "Memory of each instance; there is one instance for each service.",
         ),
         Key::optional(
             "fuel",
             "1000000",
-            "1000 to 100000000",
+            Kind::Integer(1_000..=100_000_000),
             "Fuel for one decision, about one for each WebAssembly instruction. A \
              plugin that needs more is stopped, and the director decides instead.",
         ),
         Key::optional(
             "setup_fuel",
             "50000000",
-            "1000 to 1000000000",
+            Kind::Integer(1_000..=1_000_000_000),
             "Fuel for reading the configuration, and for each new list of servers.",
         ),
         Key::optional(
             "start_fuel",
             "200000000",
-            "1000 to 1000000000",
+            Kind::Integer(1_000..=1_000_000_000),
             "Fuel for starting the module's runtime, which some languages have.",
         ),
-        Key::optional("module", "4MiB", "a size from 1KiB to 16MiB", "Octets of the file."),
+        Key::optional("module", "4MiB", Kind::Size(KIB..=16 * MIB), "Octets of the file."),
         Key::optional(
             "function",
             "64KiB",
-            "a size from 1KiB to 1MiB",
+            Kind::Size(KIB..=MIB),
             "Octets of one function of it: compiling takes more than linear time.",
         ),
     ],
@@ -354,68 +423,98 @@ pub static SERVICE: Table = Table {
     keys: &[
         Key::required(
             "name",
-            "1 to 63 letters, digits, `.`, `_` or `-`, the first a letter or digit",
+            Kind::Text(
+                "1 to 63 letters, digits, `.`, `_` or `-`, the first a letter or digit",
+                "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+            ),
             "The service's name in listings and logs, once in the file.",
         ),
         Key::required(
             "vip",
-            "an IPv4 or IPv6 address, or a list of up to 64 of one family",
+            Kind::Said(
+                "an IPv4 or IPv6 address, or a list of up to 64 of one family",
+                &Kind::Either(&[Kind::Address, Kind::List("addresses", &Kind::Address, 1..=64)]),
+            ),
             "The virtual address that clients connect to. It must not be an address of \
              the host's own.",
         ),
         Key::optional(
             "port",
             "required for `tcp` and `udp`",
-            "1 to 65535, a range as in `8000-8100`, a list of up to 256 of both, or 0",
+            Kind::Said(
+                "1 to 65535, a range as in `8000-8100`, a list of up to 256 of both, or 0",
+                &Kind::Either(&[
+                    Kind::Integer(0..=65_535),
+                    PORTS,
+                    Kind::List(
+                        "ports",
+                        &Kind::Either(&[Kind::Integer(1..=65_535), PORTS]),
+                        1..=256,
+                    ),
+                ]),
+            ),
             "The virtual port. 0 stands for every port of the VIP that no other service has. \
              An `icmp` service has none.",
         ),
         Key::optional(
             "protocol",
             "`tcp`",
-            "`tcp`, `udp` or `icmp`",
+            Kind::Words(&["tcp", "udp", "icmp"]),
             "What the service carries; `icmp` is echo requests and their replies.",
         ),
         Key::optional(
             "scheduler",
             "`wlc`",
-            "`rr`, `wrr`, `swrr`, `lc`, `wlc`, `sed`, `nq`, `lrt`, `dh`, `sh`, `mh`, \
-             `hrw`, `lblc`, `lblcr`, `fo`, `ovf`, `twos`, the name of a plugin, or a \
-             mapping",
+            Kind::Either(&[
+                Kind::Words(builtin::NAMES),
+                Kind::Text("the name of a plugin", "^.+$"),
+                Kind::Mapping(&SCHEDULER),
+            ]),
             "Which plugin chooses the real server of a new connection.",
         ),
         Key::optional(
             "forward",
             "`nat`",
-            "`nat` or `fullnat`",
+            Kind::Words(&["nat", "fullnat"]),
             "What real servers see. `nat`: the client, and their way back to it must lead through \
              the director. `fullnat`: an address of `pool`, and they need no way back.",
         ),
-        Key::optional("pool", "the VIP", "a mapping", "What stands in for clients with `fullnat`."),
+        Key::optional(
+            "pool",
+            "the VIP",
+            Kind::Mapping(&POOL),
+            "What stands in for clients with `fullnat`.",
+        ),
         Key::optional(
             "persistence",
             "none",
-            "a duration from 1s to 31d, or a mapping",
+            Kind::Said(
+                "a duration from 1s to 31d, or a mapping",
+                &Kind::Either(&[
+                    Kind::Duration(Duration::from_secs(1)..=Duration::from_secs(31 * DAY)),
+                    Kind::Mapping(&PERSISTENCE),
+                ]),
+            ),
             "For how long a client that comes back gets the server it had, whatever the \
              scheduler would say.",
         ),
         Key::optional(
             "one_packet",
             "`false`",
-            "`true` or `false`",
+            Kind::Truth,
             "`udp`: every datagram is scheduled by itself and opens no connection; answers still \
              come from the VIP. For a single `vip`, and `forward: nat`.",
         ),
         Key::optional(
             "timeouts",
             "as below",
-            "a mapping",
+            Kind::Mapping(&TIMEOUTS),
             "How long a connection may be silent before it is forgotten.",
         ),
         Key::optional(
             "on_no_server",
             "`reset`",
-            "`reset`, `icmp` or `drop`",
+            Kind::Words(&["reset", "icmp", "drop"]),
             "What a client gets when no real server may take its connection. `reset` \
              answers TCP with a reset and anything else with ICMP port unreachable, \
              `icmp` answers everything with ICMP port unreachable, as IPVS does.",
@@ -423,7 +522,7 @@ pub static SERVICE: Table = Table {
         Key::optional(
             "on_stray",
             "`reset`",
-            "`reset`, `drop` or `pickup`",
+            Kind::Words(&["reset", "drop", "pickup"]),
             "What becomes of a TCP segment in the middle of a connection that the \
              director does not know. `pickup` schedules it like a first one, so that \
              with a scheduler such as `sh` some connections survive a restart; see below.",
@@ -431,53 +530,53 @@ pub static SERVICE: Table = Table {
         Key::optional(
             "quorum",
             "1",
-            "1 to 268431360",
+            Kind::Integer(1..=268_431_360),
             "The sum of the weights of servers that are up below which they are too few: then \
              those with `backup` help out, and if that is too little `sorry_server` does.",
         ),
         Key::optional(
             "hysteresis",
             "0",
-            "0 to the quorum less 1",
+            Kind::Said("0 to the quorum less 1", &Kind::Integer(0..=268_431_359)),
             "The servers are too few only when so much is lacking, and enough again only when \
              there is so much more.",
         ),
         Key::optional(
             "sorry_server",
             "none",
-            "a mapping",
+            Kind::Mapping(&SORRY_SERVER),
             "Gets the connections that no real server may take.",
         ),
         Key::optional(
             "slow_start",
             "none",
-            "1s to 1h",
+            Kind::Duration(Duration::from_secs(1)..=Duration::from_secs(3_600)),
             "How long a server that came up or was added takes to get all that the scheduler \
              gives it, whatever the scheduler.",
         ),
         Key::optional(
             "on_down",
             "`keep`",
-            "`keep` or `reset`",
+            Kind::Words(&["keep", "reset"]),
             "What becomes of the TCP connections of a server that is down: they go on as long as \
              packets come, or both sides get a reset. Those of UDP go to another server at once.",
         ),
         Key::optional(
             "drain",
             "as below",
-            "a mapping",
+            Kind::Mapping(&DRAIN),
             "What becomes of the connections of a server that is drained, or no longer in the file.",
         ),
         Key::optional(
             "health",
             "`none`",
-            "`none`, `tcp`, `http`, `https`, `udp`, `dns`, `grpc` or a mapping",
+            CHECK,
             "How the director finds out which real servers are well. `none`: it takes all of them \
              to be.",
         ),
         Key::required(
             "servers",
-            "a list of at most 4096 real servers",
+            Kind::List("real servers", &Kind::Mapping(&SERVER), 0..=4_096),
             "The real servers, in the order that the scheduler sees them in.",
         ),
     ],
@@ -489,39 +588,42 @@ pub static SCHEDULER: Table = Table {
     keys: &[
         Key::required(
             "plugin",
-            "the name of a built-in scheduler or of a plugin",
+            Kind::Text("the name of a built-in scheduler or of a plugin", "^.+$"),
             "As `scheduler` without a mapping.",
         ),
         Key::optional(
             "config",
             "none",
-            "any value, up to 64KiB as JSON",
+            Kind::Said("any value, up to 64KiB as JSON", &Kind::Any),
             "Handed to the plugin as JSON text. What it may hold is the plugin's affair.",
         ),
         Key::optional(
             "probation",
             "1000",
-            "0 to 1000000000",
+            Kind::Integer(0..=1_000_000_000),
             "For so many decisions of a plugin that took another one's place, that one is kept at \
              hand: at a fault it decides instead and has its place back. 0: never.",
         ),
         Key::optional(
             "record",
             "nothing",
-            "a size from 64KiB to 32MiB",
+            Kind::Size(64 * KIB..=32 * MIB),
             "So much of the latest of what the plugin was told and answered is kept, for \
              `wvs plugin record` and `wvs plugin simulate --replay`.",
         ),
         Key::optional(
             "shadow",
             "none",
-            "the name of a built-in scheduler or of a plugin, or a mapping",
+            Kind::Said(
+                "the name of a built-in scheduler or of a plugin, or a mapping",
+                &Kind::Either(&[Kind::Text("", "^.+$"), Kind::Mapping(&SHADOW)]),
+            ),
             "A candidate that is asked the same and compared, without being obeyed.",
         ),
         Key::optional(
             "canary",
             "0%",
-            "0% to 100%, in steps of 0.01%",
+            Kind::Percent,
             "The share of the clients, always the same ones, for which the `shadow` is obeyed.",
         ),
     ],
@@ -533,25 +635,25 @@ pub static SHADOW: Table = Table {
     keys: &[
         Key::required(
             "plugin",
-            "the name of a built-in scheduler or of a plugin",
+            Kind::Text("the name of a built-in scheduler or of a plugin", "^.+$"),
             "As `shadow` without a mapping.",
         ),
         Key::optional(
             "config",
             "none",
-            "any value, up to 64KiB as JSON",
+            Kind::Said("any value, up to 64KiB as JSON", &Kind::Any),
             "Handed to the candidate as JSON text.",
         ),
         Key::optional(
             "faults",
             "3",
-            "1 to 1000000",
+            Kind::Integer(1..=1_000_000),
             "After so many faults of the candidate's the trial stops by itself.",
         ),
         Key::optional(
             "skew",
             "30%",
-            "0% to 100%, in steps of 0.01%",
+            Kind::Percent,
             "A canary stops by itself when more than this part of all connections would go to \
              other servers than without it. 100%: never.",
         ),
@@ -565,13 +667,13 @@ pub static POOL: Table = Table {
         Key::optional(
             "addresses",
             "the VIP",
-            "a list of 1 to 256 addresses of the same family as `vip`",
+            Kind::List("addresses of the same family as `vip`", &Kind::Address, 1..=256),
             "Routed to the director like the VIP; no address of the host's own.",
         ),
         Key::optional(
             "ports",
             "1024-65535",
-            "a range of ports, as in `10000-65535`",
+            PORTS,
             "The ports of each address. Every real server can have as many connections as there \
              are addresses times ports; the next one is refused as if it had no server.",
         ),
@@ -585,47 +687,42 @@ pub static PERSISTENCE: Table = Table {
         Key::optional(
             "timeout",
             "6m",
-            "1s to 31d",
+            Kind::Duration(Duration::from_secs(1)..=Duration::from_secs(31 * DAY)),
             "How long a client's server is remembered after its latest connection was opened; \
              longer while one of them lives.",
         ),
         Key::optional(
             "prefix",
             "32, or 128 for IPv6",
-            "1 to 32, or to 128 for IPv6",
+            Kind::Said("1 to 32, or to 128 for IPv6", &Kind::Integer(1..=128)),
             "Clients that have so many leading bits of their addresses in common count as one.",
         ),
         Key::optional(
             "quiesced",
             "`honour`",
-            "`honour` or `break`",
+            Kind::Words(&["honour", "break"]),
             "Whether clients stay with a server of weight 0, or one that is drained. With one \
              that is down they never do.",
         ),
     ],
 };
 
-const TIMEOUT_RANGE: &str = "100ms to 31d";
+const TIMEOUT: Kind = Kind::Duration(Duration::from_millis(100)..=Duration::from_secs(31 * DAY));
 
 /// `services[].timeouts`.
 pub static TIMEOUTS: Table = Table {
     path: "services[].timeouts",
     keys: &[
-        Key::optional("established", "15m", TIMEOUT_RANGE, "TCP, both sides talk."),
-        Key::optional("syn_sent", "2m", TIMEOUT_RANGE, "TCP, a SYN came from the real server."),
-        Key::optional("syn_recv", "1m", TIMEOUT_RANGE, "TCP, a SYN came from the client."),
-        Key::optional("fin_wait", "2m", TIMEOUT_RANGE, "TCP, the real server closed its side."),
-        Key::optional("time_wait", "2m", TIMEOUT_RANGE, "TCP, both sides closed."),
-        Key::optional("close", "10s", TIMEOUT_RANGE, "TCP, reset or refused."),
-        Key::optional("close_wait", "1m", TIMEOUT_RANGE, "TCP, the client closed its side."),
-        Key::optional(
-            "last_ack",
-            "30s",
-            TIMEOUT_RANGE,
-            "TCP, the last acknowledgement is awaited.",
-        ),
-        Key::optional("udp", "5m", TIMEOUT_RANGE, "UDP."),
-        Key::optional("icmp", "30s", TIMEOUT_RANGE, "ICMP echo."),
+        Key::optional("established", "15m", TIMEOUT, "TCP, both sides talk."),
+        Key::optional("syn_sent", "2m", TIMEOUT, "TCP, a SYN came from the real server."),
+        Key::optional("syn_recv", "1m", TIMEOUT, "TCP, a SYN came from the client."),
+        Key::optional("fin_wait", "2m", TIMEOUT, "TCP, the real server closed its side."),
+        Key::optional("time_wait", "2m", TIMEOUT, "TCP, both sides closed."),
+        Key::optional("close", "10s", TIMEOUT, "TCP, reset or refused."),
+        Key::optional("close_wait", "1m", TIMEOUT, "TCP, the client closed its side."),
+        Key::optional("last_ack", "30s", TIMEOUT, "TCP, the last acknowledgement is awaited."),
+        Key::optional("udp", "5m", TIMEOUT, "UDP."),
+        Key::optional("icmp", "30s", TIMEOUT, "ICMP echo."),
     ],
 };
 
@@ -636,13 +733,13 @@ pub static DRAIN: Table = Table {
         Key::optional(
             "deadline",
             "none",
-            "0s to 31d",
+            Kind::Duration(Duration::from_secs(0)..=Duration::from_secs(31 * DAY)),
             "How long the server's connections may go on.",
         ),
         Key::optional(
             "then",
             "`reset`",
-            "`keep` or `reset`",
+            Kind::Words(&["keep", "reset"]),
             "What becomes of TCP connections that are left at the deadline: they go on, or both \
              sides get a reset.",
         ),
@@ -655,10 +752,10 @@ pub static SORRY_SERVER: Table = Table {
     keys: &[
         Key::required(
             "address",
-            "an IP address of the same family as `vip`",
+            Kind::Said("an IP address of the same family as `vip`", &Kind::Address),
             "The server's address, as with the others.",
         ),
-        Key::optional("port", "the service's", "1 to 65535", "The server's port."),
+        Key::optional("port", "the service's", Kind::Integer(1..=65_535), "The server's port."),
     ],
 };
 
@@ -668,46 +765,46 @@ pub static SERVER: Table = Table {
     keys: &[
         Key::required(
             "address",
-            "an IP address of the same family as `vip`",
+            Kind::Said("an IP address of the same family as `vip`", &Kind::Address),
             "The real server's address. Unless `forward` is `fullnat`, its way back to the \
              clients must lead through the director.",
         ),
         Key::optional(
             "port",
             "the service's",
-            "1 to 65535",
+            Kind::Integer(1..=65_535),
             "The real server's port. Without one, and with several ports of the service, it is \
              the one that the client connects to.",
         ),
         Key::optional(
             "weight",
             "1",
-            "0 to 65535",
+            Kind::Integer(0..=65_535),
             "Its share beside the others', for schedulers that heed it. 0 quiesces it: \
              no new connections, existing ones go on.",
         ),
         Key::optional(
             "upper_threshold",
             "none",
-            "1 to 16777216",
+            Kind::Integer(1..=16_777_216),
             "With so many connections, active or not, it gets no new ones.",
         ),
         Key::optional(
             "lower_threshold",
             "three quarters of the upper one",
-            "1 to the upper one",
+            Kind::Said("1 to the upper one", &Kind::Integer(1..=16_777_216)),
             "With fewer than so many it gets new ones again.",
         ),
         Key::optional(
             "backup",
             "`false`",
-            "`true` or `false`",
+            Kind::Truth,
             "Whether it gets connections only while the others are too few; see `quorum`.",
         ),
         Key::optional(
             "health",
             "the service's",
-            "as the service's",
+            Kind::Said("as the service's", &CHECK),
             "What is different for this server; keys that are not given are the service's. \
              `none`: it is not checked.",
         ),
@@ -718,76 +815,91 @@ pub static SERVER: Table = Table {
 pub static HEALTH: Table = Table {
     path: "services[].health",
     keys: &[
-        Key::optional("tcp", "not asked", "`{}`", "Good is a server that accepts a connection."),
+        Key::optional(
+            "tcp",
+            "not asked",
+            Kind::Options(&HEALTH_TCP),
+            "Good is a server that accepts a connection.",
+        ),
         Key::optional(
             "http",
             "not asked",
-            "a mapping, may be empty",
+            Kind::Options(&HEALTH_HTTP),
             "Good is the right response to an HTTP request.",
         ),
         Key::optional(
             "https",
             "not asked",
-            "a mapping, may be empty",
+            Kind::Options(&HEALTH_HTTPS),
             "The same within TLS, with a certificate that can be verified.",
         ),
         Key::optional(
             "udp",
             "not asked",
-            "a mapping, may be empty",
+            Kind::Options(&HEALTH_UDP),
             "Good is the right answer to a datagram, or none at all but no ICMP error either.",
         ),
         Key::optional(
             "dns",
             "not asked",
-            "a mapping, may be empty",
+            Kind::Options(&HEALTH_DNS),
             "Good is an answer to a question over UDP, also that there is no such name.",
         ),
-        Key::optional("command", "not asked", "a mapping", "A program that says what is good."),
+        Key::optional(
+            "command",
+            "not asked",
+            Kind::Mapping(&HEALTH_COMMAND),
+            "A program that says what is good.",
+        ),
         Key::optional(
             "grpc",
             "not asked",
-            "a mapping, may be empty",
+            Kind::Options(&HEALTH_GRPC),
             "Good is `SERVING` from `grpc.health.v1.Health/Check`, over HTTP/2 without TLS.",
         ),
-        Key::optional("address", "the server's", "an IP address", "What is asked."),
-        Key::optional("port", "the server's", "1 to 65535", "The port that is asked."),
+        Key::optional("address", "the server's", Kind::Address, "What is asked."),
+        Key::optional("port", "the server's", Kind::Integer(1..=65_535), "The port that is asked."),
         Key::optional(
             "interval",
             "2s",
-            "100ms to 1d",
+            Kind::Duration(Duration::from_millis(100)..=Duration::from_secs(DAY)),
             "From the beginning of one check to that of the next, a tenth more or less. The first \
              comes within the first interval.",
         ),
         Key::optional(
             "down_interval",
             "as `interval`",
-            "100ms to 1d",
+            Kind::Duration(Duration::from_millis(100)..=Duration::from_secs(DAY)),
             "The same while the server is down.",
         ),
-        Key::optional("timeout", "1s", "10ms to 5m", "A check that takes longer is bad."),
+        Key::optional(
+            "timeout",
+            "1s",
+            Kind::Duration(Duration::from_millis(10)..=Duration::from_secs(5 * 60)),
+            "A check that takes longer is bad.",
+        ),
         Key::optional(
             "rise",
             "2",
-            "1 to 100",
+            Kind::Integer(1..=100),
             "So many good checks in a row make a server up that is down.",
         ),
         Key::optional(
             "fall",
             "3",
-            "1 to 100",
+            Kind::Integer(1..=100),
             "So many bad checks in a row make a server down that is up.",
         ),
         Key::optional(
             "start",
             "`up`",
-            "`up` or `down`",
+            Kind::Words(&["up", "down"]),
             "What a new server is until its first check, which then decides alone.",
         ),
         Key::optional(
             "passive",
             "none",
-            "a mapping, may be empty, or `none`",
+            Kind::Either(&[Kind::Options(&HEALTH_PASSIVE), Kind::Words(&["none"])]),
             "Whether clients' connections tell, too. Only for `tcp`.",
         ),
     ],
@@ -799,27 +911,42 @@ pub static HEALTH_TCP: Table = Table { path: "services[].health.tcp", keys: &[] 
 const HTTP_PATH: Key = Key::optional(
     "path",
     "`/`",
-    "a path that begins with `/`, perhaps a query",
+    Kind::Text("a path that begins with `/`, perhaps a query", "^/"),
     "What is asked for.",
 );
 const HTTP_HOST: Key = Key::optional(
     "host",
     "what is asked, with its port",
-    "a name or address, perhaps with a port",
+    Kind::Text("a name or address, perhaps with a port", "^[^@]+$"),
     "The `Host` header.",
 );
-const HTTP_METHOD: Key =
-    Key::optional("method", "`GET`", "`GET`, `HEAD`, `OPTIONS` or `POST`", "The request's method.");
+const HTTP_METHOD: Key = Key::optional(
+    "method",
+    "`GET`",
+    Kind::Words(&["GET", "HEAD", "OPTIONS", "POST"]),
+    "The request's method.",
+);
 const HTTP_EXPECT: Key = Key::optional(
     "expect",
     "200-299",
-    "a status from 100 to 599, a range such as `200-299`, or a list of both",
+    Kind::Said(
+        "a status from 100 to 599, a range such as `200-299`, or a list of both",
+        &Kind::Either(&[
+            Kind::Integer(100..=599),
+            STATUSES,
+            Kind::List(
+                "statuses",
+                &Kind::Either(&[Kind::Integer(100..=599), STATUSES]),
+                1..=65_536,
+            ),
+        ]),
+    ),
     "The good statuses. Redirections are not followed.",
 );
 const HTTP_BODY: Key = Key::optional(
     "body",
     "any",
-    "a text of 1 to 1024 octets",
+    Kind::Text("a text of 1 to 1024 octets", r"^[\s\S]{1,1024}$"),
     "What must be in the first 64KiB of the response's body.",
 );
 
@@ -841,20 +968,20 @@ pub static HEALTH_HTTPS: Table = Table {
         Key::optional(
             "verify",
             "`true`",
-            "`true` or `false`",
+            Kind::Truth,
             "Whether the server's certificate must be valid and of somebody trusted.",
         ),
         Key::optional(
             "ca",
             "the system's certificates",
-            "the path of a PEM file of at most 1MiB",
+            Kind::Text("the path of a PEM file of at most 1MiB", "^.+$"),
             "Who alone is trusted. A relative path starts at the configuration's folder; the file \
              is read again when it has changed.",
         ),
         Key::optional(
             "server_name",
             "the host of `host`, or else the address asked",
-            "a name or an IP address",
+            Kind::Text("a name or an IP address", "^.+$"),
             "Whom the certificate must be for, and who is asked for in TLS.",
         ),
     ],
@@ -864,23 +991,34 @@ pub static HEALTH_HTTPS: Table = Table {
 pub static HEALTH_UDP: Table = Table {
     path: "services[].health.udp",
     keys: &[
-        Key::optional("send", "nothing", "a text of 1 to 1024 octets", "What the datagram holds."),
+        Key::optional(
+            "send",
+            "nothing",
+            Kind::Text("a text of 1 to 1024 octets", r"^[\s\S]{1,1024}$"),
+            "What the datagram holds.",
+        ),
         Key::optional(
             "send_hex",
             "nothing",
-            "1 to 1024 octets, two hexadecimal digits each",
+            Kind::Text(
+                "1 to 1024 octets, two hexadecimal digits each",
+                "^([0-9A-Fa-f]{2}){1,1024}$",
+            ),
             "The same as octets.",
         ),
         Key::optional(
             "expect",
             "any answer, or none",
-            "a text of 1 to 1024 octets",
+            Kind::Text("a text of 1 to 1024 octets", r"^[\s\S]{1,1024}$"),
             "What must be in the first 8KiB of the first answer.",
         ),
         Key::optional(
             "expect_hex",
             "any answer, or none",
-            "1 to 1024 octets, two hexadecimal digits each",
+            Kind::Text(
+                "1 to 1024 octets, two hexadecimal digits each",
+                "^([0-9A-Fa-f]{2}){1,1024}$",
+            ),
             "The same as octets.",
         ),
     ],
@@ -890,11 +1028,16 @@ pub static HEALTH_UDP: Table = Table {
 pub static HEALTH_DNS: Table = Table {
     path: "services[].health.dns",
     keys: &[
-        Key::optional("name", "`.`", "a domain name", "What is asked for."),
+        Key::optional(
+            "name",
+            "`.`",
+            Kind::Text("a domain name", "^([A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*[.]?|[.])$"),
+            "What is asked for.",
+        ),
         Key::optional(
             "type",
             "`SOA`",
-            "`A`, `AAAA`, `CNAME`, `MX`, `NS`, `PTR`, `SOA`, `SRV` or `TXT`",
+            Kind::Words(&["A", "AAAA", "CNAME", "MX", "NS", "PTR", "SOA", "SRV", "TXT"]),
             "Which records are asked for.",
         ),
     ],
@@ -906,14 +1049,14 @@ pub static HEALTH_COMMAND: Table = Table {
     keys: &[
         Key::required(
             "run",
-            "a list of 1 to 64 texts",
+            Kind::List("texts", &Kind::Text("", ""), 1..=64),
             "The path of a program, and its arguments. There is no shell and no search in `PATH`; a \
              relative path starts at the configuration's folder.",
         ),
         Key::optional(
             "weight",
             "`false`",
-            "`true` or `false`",
+            Kind::Truth,
             "`false`: exit code 0 is good, anything else bad. `true`: 0 is good with the configured \
              weight, 1 is bad, and 2 to 255 are good with a weight of 0 to 253.",
         ),
@@ -926,7 +1069,7 @@ pub static HEALTH_GRPC: Table = Table {
     keys: &[Key::optional(
         "service",
         "the server as a whole",
-        "a text of at most 127 octets",
+        Kind::Text("a text of at most 127 octets", "^.{0,127}$"),
         "The gRPC service that is asked about.",
     )],
 };
@@ -938,9 +1081,14 @@ pub static HEALTH_PASSIVE: Table = Table {
         Key::optional(
             "failures",
             "5",
-            "1 to 1000",
+            Kind::Integer(1..=1_000),
             "So many connections in a row, refused or never answered, make a server down.",
         ),
-        Key::optional("for", "30s", "1s to 1d", "How long it is down then."),
+        Key::optional(
+            "for",
+            "30s",
+            Kind::Duration(Duration::from_secs(1)..=Duration::from_secs(DAY)),
+            "How long it is down then.",
+        ),
     ],
 };

@@ -19,8 +19,9 @@ use super::reach::{self, Taken};
 use super::reader::{Field, Fields, Reader};
 use super::servers::{self, Common, SeenServers};
 use super::{
-    Config, DeviceConfig, ForwardingConfig, MetricsConfig, RoutingMode, SchedulerConfig,
-    ServerConfig, ServiceConfig, connection_log, forwarding, keys, persistence,
+    AdminConfig, Config, DeviceConfig, ForwardingConfig, MetricsConfig, RoutingMode,
+    SchedulerConfig, ServerConfig, ServiceConfig, admin, connection_log, forwarding, keys,
+    persistence,
 };
 use crate::device;
 
@@ -32,10 +33,8 @@ const CHECKS: RangeInclusive<u64> = 1..=65_536;
 const REPLIES: RangeInclusive<u64> = 0..=1_000_000;
 const TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(31 * 24 * 3_600);
-const SERVICES_MAX: usize = 4_096;
+pub(crate) const SERVICES_MAX: usize = 4_096;
 const NAME_OCTETS_MAX: usize = 63;
-/// `sun_path` less its final zero.
-const SOCKET_PATH_OCTETS_MAX: usize = 107;
 
 /// The loopback device, and the sysctls of every device and of those to come.
 const DEVICES_OF_THE_KERNEL: [&str; 3] = ["lo", "all", "default"];
@@ -77,6 +76,7 @@ impl Default for Config {
             },
             routing: RoutingMode::Managed,
             socket: DEFAULT_SOCKET.into(),
+            admin: AdminConfig::default(),
             limits: TableLimits { connections: DEFAULT_CONNECTIONS, half_open: DEFAULT_HALF_OPEN },
             templates_max: DEFAULT_TEMPLATES,
             checks_max: DEFAULT_CHECKS,
@@ -129,10 +129,8 @@ fn read_file(reader: &mut Reader<'_>, file: &Fields<'_>, folder: &Path, config: 
         ];
         set(&mut config.routing, reader.choice(&field, &modes));
     }
-    if let Some(admin) = file.get("admin").and_then(|field| reader.fields(&field, &keys::ADMIN))
-        && let Some(field) = admin.get("socket")
-    {
-        read_socket(reader, &field, folder, config);
+    if let Some(field) = file.get("admin") {
+        admin::read(reader, &field, folder, config);
     }
     if let Some(limits) = file.get("limits").and_then(|field| reader.fields(&field, &keys::LIMITS))
     {
@@ -209,17 +207,6 @@ fn read_device(reader: &mut Reader<'_>, field: &Field<'_>, config: &mut DeviceCo
     if let Some(field) = fields.get("offload") {
         set(&mut config.offload, reader.choice(&field, &[("true", true), ("false", false)]));
     }
-}
-
-fn read_socket(reader: &mut Reader<'_>, field: &Field<'_>, folder: &Path, config: &mut Config) {
-    let Some(text) = reader.text(field) else { return };
-    let path = folder.join(text);
-    if text.is_empty() || path.as_os_str().len() > SOCKET_PATH_OCTETS_MAX {
-        let remedy = format!("use {}", keys::ADMIN.values("socket"));
-        reader.refuse(field, "is no path for a socket", &remedy);
-        return;
-    }
-    config.socket = path;
 }
 
 /// What must be known of all services to say whether the next one fits beside them.
@@ -447,7 +434,7 @@ fn read_timeouts(
 }
 
 /// What keeps an address from being that of one host in the network, if something does.
-pub(super) fn why_not_a_host(address: IpAddr) -> Option<&'static str> {
+pub(crate) fn why_not_a_host(address: IpAddr) -> Option<&'static str> {
     if address.is_unspecified() {
         return Some("is the unspecified address");
     }
@@ -531,6 +518,8 @@ mod tests {
         let config = Config::default();
         assert_eq!(documented(&keys::DEVICE, "name"), config.device.name);
         assert_eq!(documented(&keys::ADMIN, "socket"), config.socket.to_str().unwrap());
+        let mode = format!("\"{:04o}\"", config.admin.mode);
+        assert_eq!(documented(&keys::ADMIN, "mode"), mode);
         let connections = documented(&keys::LIMITS, "connections").parse();
         assert_eq!(connections, Ok(config.limits.connections));
         let half_open = documented(&keys::LIMITS, "half_open").parse();

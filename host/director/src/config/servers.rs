@@ -18,7 +18,7 @@ use super::{DrainConfig, ServerConfig, keys};
 pub(super) const PORT: RangeInclusive<u64> = 1..=65_535;
 const WEIGHT: RangeInclusive<u64> = 0..=WEIGHT_MAX as u64;
 const THRESHOLD: RangeInclusive<u64> = 1..=16_777_216;
-const SERVERS_MAX: usize = 4_096;
+pub(crate) const SERVERS_MAX: usize = 4_096;
 /// The sum of the weights of as many servers as there may be.
 const QUORUM: RangeInclusive<u64> = 1..=(SERVERS_MAX as u64 * WEIGHT_MAX as u64);
 const SLOW_START: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_600);

@@ -33,6 +33,10 @@ use crate::operation::reload::ReloadError;
 use crate::operation::{Action, ChangeError, Proposal, ProposedPlugin};
 use crate::seat::SeatError;
 
+/// What can be done about the scheduler of a service.
+pub(super) const ACTIONS: [&str; 7] =
+    ["swap", "rollback", "reset", "shadow", "canary", "promote", "end-trial"];
+
 /// Changes under way at once: each may hold a module in memory, and compiling takes turns anyway.
 pub(super) const CHANGES_MAX: usize = 4;
 

@@ -1,41 +1,47 @@
 //! The director's end of the control socket.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path as UrlPath, Query, State};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper::{Method, Request};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
 use tokio::time::timeout;
+use tokio_io_timeout::TimeoutStream;
 
-use super::change::{CHANGES_MAX, change, preview, reload};
-use super::servers::change_server;
+use super::access::Guard;
+use super::change::{ACTIONS, CHANGES_MAX, change, preview, reload};
+use super::servers::{SERVER_ACTIONS, change_server};
 use super::snapshot::{
     ChangeSnapshot, ConnectionList, PluginsSnapshot, Refusal, ReloadSnapshot, ServerStanding,
     ServicesSnapshot, StatsSnapshot,
 };
 use super::{
     CONNECTIONS, CONNECTIONS_LISTED, CONNECTIONS_LISTED_MAX, ControlSocket, METRICS, PLUGINS,
-    PREVIEW, RECORDING, RELOAD, SERVICES, STATS, scheduler_path, server_path,
+    PREVIEW, RECORDING, RELOAD, SERVICES, STATS, TokenListener, scheduler_path, server_path,
 };
 use crate::metrics;
 use crate::operation::reload::ReloadError;
 use crate::operation::servers::ServerAction;
 use crate::operation::{Action, ChangeError};
 
-/// Connections at once; the next one waits. Listings take microseconds, so more would only be a
+/// Connections at once by the socket, and as many over TCP; the next one waits. Listings take microseconds, so more would only be a
 /// way to use memory.
 const CONNECTIONS_MAX: usize = 16;
 
@@ -45,6 +51,9 @@ const CONNECTION_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// How long a client may take to send its request.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How long a client may take none of an answer. What it does not take stays in memory.
+const STALL_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The longest head of a request in octets. The configuration of a module that is sent is in it.
 const REQUEST_OCTETS_MAX: usize = 64 << 10;
@@ -123,10 +132,73 @@ impl IntoResponse for Refused {
     }
 }
 
+/// What can be asked for where, and by which method.
+struct Routes {
+    router: Router<Shared>,
+    /// For whoever has to know them all.
+    listed: Vec<(Method, String)>,
+}
+
+impl Routes {
+    fn all() -> Self {
+        Self { router: Router::new(), listed: Vec::new() }
+            .get(SERVICES, get(services))
+            .get(STATS, get(stats))
+            .get(PLUGINS, get(plugins))
+            .get(METRICS, get(scrape))
+            .get(CONNECTIONS, get(connections))
+            .get(&scheduler_path("{name}", RECORDING), get(recording))
+            .change_schedulers()
+            .change_servers()
+            .post(RELOAD, post(reload))
+            .post(PREVIEW, post(preview))
+            .refuse_the_rest()
+    }
+
+    fn get(self, path: &str, answer: MethodRouter<Shared>) -> Self {
+        self.route(Method::GET, path, answer)
+    }
+
+    fn post(self, path: &str, answer: MethodRouter<Shared>) -> Self {
+        self.route(Method::POST, path, answer)
+    }
+
+    fn route(mut self, method: Method, path: &str, answer: MethodRouter<Shared>) -> Self {
+        self.listed.push((method, path.to_owned()));
+        Self { router: self.router.route(path, answer), ..self }
+    }
+
+    /// One route, so that other names are refused with those that there are.
+    fn change_schedulers(mut self) -> Self {
+        let path = |action| scheduler_path("{name}", action);
+        self.listed.extend(ACTIONS.map(|action| (Method::POST, path(action))));
+        Self { router: self.router.route(&path("{action}"), post(change)), ..self }
+    }
+
+    /// The same for servers.
+    fn change_servers(mut self) -> Self {
+        let path = |action| server_path("{name}", "{server}", action);
+        self.listed.extend(SERVER_ACTIONS.map(|action| (Method::POST, path(action))));
+        Self { router: self.router.route(&path("{action}"), post(change_server)), ..self }
+    }
+
+    fn refuse_the_rest(self) -> Self {
+        let router = self.router.fallback(unknown).method_not_allowed_fallback(other_method);
+        Self { router, ..self }
+    }
+}
+
+/// Every path with its method; `{name}` stands for a service.
+#[must_use]
+pub fn routes() -> Vec<(Method, String)> {
+    Routes::all().listed
+}
+
 /// A control socket being served. Ends, and removes its file, when dropped.
 pub struct ControlServer {
     socket: ControlSocket,
-    task: JoinHandle<()>,
+    router: Router,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl fmt::Debug for ControlServer {
@@ -141,23 +213,21 @@ impl ControlServer {
     /// # Errors
     /// The operating system does not let the runtime watch the socket.
     pub fn start(socket: ControlSocket, answers: Arc<dyn Answers>) -> io::Result<Self> {
-        let listener = socket.listener()?;
-        let router = Router::new()
-            .route(SERVICES, get(services))
-            .route(STATS, get(stats))
-            .route(PLUGINS, get(plugins))
-            .route(METRICS, get(scrape))
-            .route(CONNECTIONS, get(connections))
-            .route(&scheduler_path("{name}", RECORDING), get(recording))
-            .route(&scheduler_path("{name}", "{action}"), post(change))
-            .route(&server_path("{name}", "{server}", "{action}"), post(change_server))
-            .route(RELOAD, post(reload))
-            .route(PREVIEW, post(preview))
-            .fallback(unknown)
-            .method_not_allowed_fallback(other_method)
-            .with_state(Shared { answers, changes: Arc::new(Semaphore::new(CHANGES_MAX)) });
-        let task = tokio::spawn(accept(listener, router));
-        Ok(Self { socket, task })
+        let doorway = socket.listener()?;
+        let shared = Shared { answers, changes: Arc::new(Semaphore::new(CHANGES_MAX)) };
+        let router = Routes::all().router.with_state(shared);
+        let tasks = vec![tokio::spawn(accept(doorway, None, router.clone()))];
+        Ok(Self { socket, router, tasks })
+    }
+
+    /// Serves those who come by `listener` with a token as well.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn listen(&mut self, listener: TokenListener) -> io::Result<()> {
+        let (doorway, guard) = listener.into_parts()?;
+        self.tasks.push(tokio::spawn(accept(doorway, Some(guard), self.router.clone())));
+        Ok(())
     }
 
     /// The socket.
@@ -166,27 +236,55 @@ impl ControlServer {
         &self.socket
     }
 
-    /// The task that takes clients in.
-    pub(crate) fn task(&self) -> AbortHandle {
-        self.task.abort_handle()
+    /// The tasks that take clients in.
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = AbortHandle> {
+        self.tasks.iter().map(JoinHandle::abort_handle)
     }
 }
 
 impl Drop for ControlServer {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
-async fn accept(listener: UnixListener, router: Router) {
+/// Where clients come in.
+trait Doorway: Send + Sync + 'static {
+    type Stream: AsyncRead + AsyncWrite + Send + 'static;
+
+    /// The next client, and its address if it has one.
+    fn next(&self) -> impl Future<Output = io::Result<(Self::Stream, Option<IpAddr>)>> + Send;
+}
+
+impl Doorway for UnixListener {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> io::Result<(UnixStream, Option<IpAddr>)> {
+        let (stream, _) = self.accept().await?;
+        Ok((stream, None))
+    }
+}
+
+impl Doorway for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> io::Result<(TcpStream, Option<IpAddr>)> {
+        let (stream, from) = self.accept().await?;
+        Ok((stream, Some(from.ip())))
+    }
+}
+
+/// Lets clients in, so many at once. Each doorway has places of its own, so that whoever crowds one
+/// of them is not in the way of others.
+async fn accept<D: Doorway>(doorway: D, guard: Option<Arc<Guard>>, router: Router) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let router = router.clone();
+        match doorway.next().await {
+            Ok((stream, from)) => {
+                let visit = Visit { guard: guard.clone().zip(from), router: router.clone() };
                 tokio::spawn(async move {
-                    serve(stream, router).await;
+                    visit.serve(stream).await;
                     drop(place);
                 });
             }
@@ -198,18 +296,65 @@ async fn accept(listener: UnixListener, router: Router) {
     }
 }
 
-async fn serve(stream: UnixStream, router: Router) {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST_TIME_MAX)
-        .max_buf_size(REQUEST_OCTETS_MAX)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    match timeout(CONNECTION_TIME_MAX, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a control connection ended early"),
-        Err(_) => tracing::debug!("a control connection took too long"),
+/// What one client is served with.
+struct Visit {
+    /// Who has to let it in, if anybody, and where it comes from.
+    guard: Option<(Arc<Guard>, IpAddr)>,
+    router: Router,
+}
+
+impl Visit {
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Send + 'static) {
+        let mut stream = TimeoutStream::new(stream);
+        // Reading has limits of its own, for heads and for bodies.
+        stream.set_write_timeout(Some(STALL_TIME_MAX));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let admitted = match &self.guard {
+                Some((guard, from)) => {
+                    guard.admit(*from, request.headers().get(header::AUTHORIZATION))
+                }
+                None => Ok(()),
+            };
+            let router = TowerToHyperService::new(self.router.clone());
+            async move {
+                match admitted {
+                    Ok(()) => router.call(request).await,
+                    Err(denial) => Ok(denial.into_response()),
+                }
+            }
+        });
+        let mut connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(REQUEST_TIME_MAX)
+            .max_buf_size(REQUEST_OCTETS_MAX)
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(Box::pin(stream)), service);
+        match timeout(CONNECTION_TIME_MAX, &mut connection).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a control connection ended early");
+                if error.is_timeout() {
+                    let mut stream = connection.into_parts().io.into_inner();
+                    // Who is too slow to ask may be too slow to listen.
+                    let _ = timeout(STALL_TIME_MAX, stream.write_all(&too_slow())).await;
+                }
+            }
+            Err(_) => tracing::debug!("a control connection took too long"),
+        }
     }
+}
+
+/// The answer to half a request.
+fn too_slow() -> Vec<u8> {
+    let seconds = REQUEST_TIME_MAX.as_secs();
+    let error = format!("the request's head did not come to its end within {seconds} s");
+    let body = serde_json::to_string(&Refusal { error }).unwrap_or_default();
+    format!(
+        "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }
 
 async fn services(State(shared): State<Shared>) -> Json<ServicesSnapshot> {
@@ -226,7 +371,7 @@ async fn plugins(State(shared): State<Shared>) -> Json<PluginsSnapshot> {
 
 async fn scrape(State(shared): State<Shared>) -> Result<impl IntoResponse, Refused> {
     let text = spawn_blocking(move || shared.answers.metrics()).await.map_err(ChangeError::from)?;
-    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
 }
 
 /// Which connections to list.
@@ -283,13 +428,16 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    use super::super::access::AccessCounters;
     use super::super::change::BODY_TIME_MAX;
     use super::super::snapshot::{
-        ConnectionsSnapshot, DeviceSnapshot, FragmentsSnapshot, GenerationSnapshot, PacketsSnapshot,
+        AdminSnapshot, ConnectionSnapshot, ConnectionsSnapshot, DeviceSnapshot, FragmentsSnapshot,
+        GenerationSnapshot, PacketsSnapshot,
     };
     use super::super::{AskError, Message, ask, fetch, tell};
     use super::*;
     use crate::config::units::Percent;
+    use crate::config::{AdminConfig, TcpConfig};
     use crate::operation::{Proposal, ProposedPlugin};
     use crate::seat::SeatError;
 
@@ -341,6 +489,7 @@ mod tests {
                     write_errors: 0,
                     queue_full: 5,
                 },
+                admin: AdminSnapshot::default(),
             }
         }
 
@@ -353,6 +502,19 @@ mod tests {
         }
 
         fn connections(&self, service: Option<&str>, limit: usize) -> Option<ConnectionList> {
+            if service == Some("long") {
+                let connection = ConnectionSnapshot {
+                    protocol: "tcp".to_owned(),
+                    expires_in_ms: 1,
+                    state: "ESTABLISHED".to_owned(),
+                    client: ([192, 0, 2, 1], 1).into(),
+                    vip: ([192, 0, 2, 2], 1).into(),
+                    server: ([192, 0, 2, 3], 1).into(),
+                    generation: 1,
+                };
+                let connections = vec![connection; 10_000];
+                return Some(ConnectionList { total: connections.len(), connections });
+            }
             let is_known = service.is_none_or(|service| service == "web");
             is_known.then(|| ConnectionList { total: limit, connections: Vec::new() })
         }
@@ -402,7 +564,7 @@ mod tests {
                     server: server.parse().unwrap(),
                     weight: 0,
                     connections: 3,
-                    drain_ms: deadline.map(|deadline| deadline.as_millis() as u64),
+                    drain_ms: deadline.map(|deadline| deadline.as_secs() * 1_000),
                 }),
                 _ => Err(ChangeError::NoServer { service, server }),
             }
@@ -429,7 +591,8 @@ mod tests {
     }
 
     fn serve(folder: &Path, director: Arc<Fixed>) -> ControlServer {
-        let socket = ControlSocket::claim(&folder.join("wvs.sock")).unwrap();
+        let socket =
+            ControlSocket::claim(&folder.join("wvs.sock"), &AdminConfig::default()).unwrap();
         ControlServer::start(socket, director).unwrap()
     }
 
@@ -522,12 +685,177 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn silent_client_is_cut_off() {
+    async fn silent_client_is_cut_off_and_told_so() {
         let folder = tempfile::tempdir().unwrap();
         let server = serve_in(folder.path());
-        let mut stream = connect(&server).await;
-        stream.write_all(b"GET /v1/stats HTTP/1.1\r\nhost:").await.unwrap();
-        assert!(!rest(stream).await.contains("200 OK"));
+        for half in ["", "GET /v1/stats HTTP/1.1\r\nhost:"] {
+            let mut stream = connect(&server).await;
+            stream.write_all(half.as_bytes()).await.unwrap();
+            let answer = rest(stream).await;
+            assert!(answer.starts_with("HTTP/1.1 408 "), "{half}: {answer}");
+            assert!(answer.ends_with(r#"did not come to its end within 5 s"}"#), "{answer}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn garbage_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = serve_in(folder.path());
+        for garbage in [
+            "\0\u{1}\u{2}\r\n\r\n",
+            "hello?\r\n\r\n",
+            "GET /v1/stats HTTP/9.9\r\n\r\n",
+            "GET /v1/stats HTTP/1.1\r\nno colon\r\n\r\n",
+            "\u{16}\u{3}\u{1}\u{2}",
+            "SSH-2.0-OpenSSH\r\n\r\n",
+        ] {
+            let (status, answer) = answer(&server, garbage).await;
+            assert_eq!(status, 400, "{garbage:?}: {answer}");
+        }
+        assert!(ask::<StatsSnapshot>(server.socket().path(), STATS).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_first_of_several_requests_in_a_row_is_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let director = Arc::new(Fixed::default());
+        let server = serve(folder.path(), Arc::clone(&director));
+        let request = post(&scheduler_path("web", "reset"), "", "");
+        let (_, answer) = answer(&server, &request.repeat(100)).await;
+        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+        assert!(answer.contains("connection: close"), "{answer}");
+        assert_eq!(director.told.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn thousand_clients_at_once_are_all_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = serve_in(folder.path());
+        let path = server.socket().path();
+        let asked = (0..1_000).map(|_| async {
+            // The queue of a listening socket is short, and whoever comes too many is told so.
+            loop {
+                match ask::<StatsSnapshot>(path, STATS).await {
+                    Err(AskError::Broken { source, .. })
+                        if source.kind() == io::ErrorKind::WouldBlock =>
+                    {
+                        tokio::task::yield_now().await;
+                    }
+                    result => return result.is_ok(),
+                }
+            }
+        });
+        let answered = futures_util::future::join_all(asked).await;
+        assert!(answered.iter().all(|is_answered| *is_answered));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_take_a_long_answer_is_cut_off_and_others_are_served_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = serve_in(folder.path());
+        let mut slow = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            let mut stream = connect(&server).await;
+            stream.write_all(get_connections("service=long").as_bytes()).await.unwrap();
+            slow.push(stream);
+        }
+        let asked = tokio::time::Instant::now();
+        // All places are taken, for as long as nothing is taken and no longer.
+        assert!(ask::<StatsSnapshot>(server.socket().path(), STATS).await.is_ok());
+        assert!(asked.elapsed() < 2 * STALL_TIME_MAX, "{:?}", asked.elapsed());
+        for stream in slow {
+            let answer = rest(stream).await;
+            assert!(!answer.ends_with("]}"), "it was kept in memory after all");
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_knows_the_token_is_answered_over_tcp() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = serve_in(folder.path());
+        let (address, counters) = listen(&mut server, folder.path());
+        let get =
+            |authorization: &str| format!("GET {STATS} HTTP/1.1\r\nhost: x\r\n{authorization}\r\n");
+        for (authorization, expected, part) in [
+            (format!("Authorization: Bearer {TOKEN}\r\n"), 200, r#""uptime_seconds":3"#),
+            (String::new(), 401, "www-authenticate: Bearer\r\n"),
+            ("Authorization: Bearer another-token\r\n".to_owned(), 401, "not the token"),
+            ("Authorization: Basic dTpw\r\n".to_owned(), 401, "`Authorization: Bearer TOKEN`"),
+        ] {
+            let answer = over_tcp(address, &get(&authorization)).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{answer}");
+            assert!(answer.contains(part), "{answer}");
+        }
+        for _ in 1..10 {
+            over_tcp(address, &get("Authorization: Bearer wrong\r\n")).await;
+        }
+        let answer = over_tcp(address, &get(&format!("Authorization: Bearer {TOKEN}\r\n"))).await;
+        assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
+        assert!(answer.contains("retry-after: 60"), "{answer}");
+        let counted = AdminSnapshot::from(&*counters);
+        assert_eq!((counted.bad_tokens, counted.locked_out), (10, 1));
+        // The socket has nothing to do with it.
+        assert!(ask::<StatsSnapshot>(server.socket().path(), STATS).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_received_or_done_for_those_without_the_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let director = Arc::new(Fixed::default());
+        let mut server = serve(folder.path(), Arc::clone(&director));
+        let (address, _) = listen(&mut server, folder.path());
+        let reset = post(&scheduler_path("web", "reset"), "", "");
+        let large = format!(
+            "POST {}?name=a HTTP/1.1\r\nhost: x\r\ncontent-type: application/wasm\r\n\
+             content-length: 1000000000\r\n\r\n",
+            scheduler_path("web", "swap")
+        );
+        for request in [reset, large, "GET /v1/nothing HTTP/1.1\r\nhost: x\r\n\r\n".to_owned()] {
+            let answer = over_tcp(address, &request).await;
+            assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+        }
+        assert!(director.told.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn crowd_at_the_listener_is_not_in_the_way_of_the_socket() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = serve_in(folder.path());
+        let (address, _) = listen(&mut server, folder.path());
+        let mut crowd = Vec::new();
+        for _ in 0..2 * CONNECTIONS_MAX {
+            crowd.push(TcpStream::connect(address).await.unwrap());
+        }
+        let asked = ask::<StatsSnapshot>(server.socket().path(), STATS);
+        assert!(timeout(REQUEST_TIME_MAX / 2, asked).await.unwrap().is_ok());
+    }
+
+    const TOKEN: &str = "0123456789abcdef";
+
+    /// Has the server listen on a free port of loopback.
+    fn listen(
+        server: &mut ControlServer,
+        folder: &Path,
+    ) -> (std::net::SocketAddr, Arc<AccessCounters>) {
+        let token_file = folder.join("token");
+        std::fs::write(&token_file, TOKEN).unwrap();
+        let only_owner = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&token_file, only_owner).unwrap();
+        let config = TcpConfig { listen: ([127, 0, 0, 1], 0).into(), token_file };
+        let counters = Arc::<AccessCounters>::default();
+        let listener = TokenListener::claim(&config, Arc::clone(&counters)).unwrap();
+        let address = listener.address().unwrap();
+        server.listen(listener).unwrap();
+        (address, counters)
+    }
+
+    async fn over_tcp(address: std::net::SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let _ = stream.write_all(request.as_bytes()).await;
+        let mut octets = Vec::new();
+        // What was not received may make it a reset.
+        let _ = stream.read_to_end(&mut octets).await;
+        String::from_utf8(octets).unwrap()
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,6 +21,9 @@ use super::snapshot::ServerStanding;
 use crate::config::units::parse_duration;
 use crate::operation::servers::ServerAction;
 
+/// What can be done about a real server.
+pub(super) const SERVER_ACTIONS: [&str; 3] = ["weight", "drain", "enable"];
+
 /// A weight for a real server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -29,7 +29,7 @@ pub use plugin::{
     RollbackSnapshot, SeatSnapshot, TimeSnapshot, TrialSnapshot,
 };
 use server::ServersSnapshot;
-pub use server::{PersistenceSnapshot, ServerSnapshot};
+pub use server::{HealthSnapshot, PersistenceSnapshot, ServerSnapshot};
 
 /// Answer to `GET /v1/services`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,6 +170,17 @@ pub struct StatsSnapshot {
     pub fragments: FragmentsSnapshot,
     /// The TUN device.
     pub device: DeviceSnapshot,
+    /// Who tried to get in over TCP.
+    pub admin: AdminSnapshot,
+}
+
+/// Who tried to get in over TCP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdminSnapshot {
+    /// Requests with a wrong token.
+    pub bad_tokens: u64,
+    /// Requests that were not listened to, after too many of those from the same address.
+    pub locked_out: u64,
 }
 
 /// The connection table.

@@ -19,7 +19,7 @@ use wvs_core::verdict::Verdict;
 
 use super::frame::Frame;
 use super::interface::Interface;
-use super::{Device, DeviceError};
+use super::{Device, DeviceError, Steering};
 use crate::clock::Clock;
 
 /// What the device itself did to packets, beside the director's verdicts. A packet that is to be
@@ -95,6 +95,7 @@ impl DeviceCounters {
 pub struct PacketLoop {
     is_over: Arc<AtomicBool>,
     counters: Arc<DeviceCounters>,
+    steering: Arc<Steering>,
     threads: Arc<Threads>,
     failures: mpsc::Receiver<DeviceError>,
 }
@@ -122,7 +123,7 @@ impl PacketLoop {
         director: &Arc<Director>,
         clock: Clock,
     ) -> Result<Self, DeviceError> {
-        let Device { name, queues, has_virtio_header, interface, .. } = device;
+        let Device { name, queues, has_virtio_header, interface, steering, .. } = device;
         let failed = |step| {
             let name = name.clone();
             move |source: io::Error| DeviceError::Failed { name, step, source }
@@ -135,6 +136,7 @@ impl PacketLoop {
         let packets = Self {
             is_over: Arc::default(),
             counters: Arc::new(DeviceCounters::new(queues.len(), interface)),
+            steering,
             threads: Arc::default(),
             failures,
         };
@@ -170,6 +172,12 @@ impl PacketLoop {
     #[must_use]
     pub fn counters(&self) -> &Arc<DeviceCounters> {
         &self.counters
+    }
+
+    /// By which virtual addresses connections are led to queues, for whoever changes these.
+    #[must_use]
+    pub fn steering(&self) -> &Arc<Steering> {
+        &self.steering
     }
 
     /// Waits until the device fails; for ever while it works. Tells each thread's failure once. May

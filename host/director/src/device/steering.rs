@@ -10,10 +10,12 @@
 //!
 //! Read first: bpf(2); `Documentation/bpf/standardization/instruction-set.rst` of Linux.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::raw::c_long;
+use std::sync::{Mutex, PoisonError};
 
 use nix::libc;
 
@@ -21,18 +23,85 @@ use nix::libc;
 /// three zeros before it.
 const KEY_OCTETS: u32 = 16;
 
-/// Makes the program for these virtual addresses. It lives as long as the descriptor or a device
-/// that uses it.
-///
-/// # Errors
-/// `EPERM` without `CAP_BPF`, where users may not load programs; `ENOSYS` on kernels without.
-pub(super) fn load(vips: &[IpAddr]) -> io::Result<OwnedFd> {
-    let map = make_map(vips)?;
-    load_program(&program(map.as_raw_fd()))
+/// The virtual addresses that connections are led to queues by. Those beyond are served as well: only
+/// the two directions of their connections may be different threads', and all that clients send to one
+/// port is one thread's.
+const VIPS_MAX: u32 = 65_536;
+
+/// The map as small as kernels before Linux 5.11 let it be: they count all that it may ever hold
+/// against the locked memory that a process may have, as a rule 64 KiB.
+const VIPS_MAX_OLD: u32 = 512;
+
+/// Which virtual addresses the program knows. May be changed while packets pass: a connection of an
+/// address that comes or goes changes its queue at most once.
+#[derive(Debug, Default)]
+pub struct Steering {
+    /// `None` where nothing is steered: with one queue.
+    map: Option<VipMap>,
 }
 
-/// A hash map whose keys are the virtual addresses.
-fn make_map(vips: &[IpAddr]) -> io::Result<OwnedFd> {
+#[derive(Debug)]
+struct VipMap {
+    map: OwnedFd,
+    vips_max: usize,
+    vips: Mutex<BTreeSet<IpAddr>>,
+}
+
+impl Steering {
+    /// Makes the program for these virtual addresses. It lives as long as the descriptor or a device
+    /// that uses it.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_BPF`, where users may not load programs; `ENOSYS` on kernels without.
+    pub(super) fn load(vips: &[IpAddr]) -> io::Result<(Self, OwnedFd)> {
+        let (map, vips_max) = match make_map(VIPS_MAX) {
+            Ok(map) => (map, VIPS_MAX),
+            Err(_) => (make_map(VIPS_MAX_OLD)?, VIPS_MAX_OLD),
+        };
+        let vips_max = usize::try_from(vips_max).unwrap_or(usize::MAX);
+        let program = load_program(&program(map.as_raw_fd()))?;
+        let steering = Self { map: Some(VipMap { map, vips_max, vips: Mutex::default() }) };
+        steering.set_vips(vips)?;
+        Ok((steering, program))
+    }
+
+    /// Leads connections of these virtual addresses to queues from now on, and of no others. What is
+    /// there already is not touched. Returns how many are more than there is room for: which ones,
+    /// stays the same as long as the addresses do. Nothing to do with one queue.
+    ///
+    /// # Errors
+    /// The kernel's, such as no memory; some addresses may then be old and some new.
+    pub fn set_vips(&self, vips: &[IpAddr]) -> io::Result<usize> {
+        let Some(VipMap { map, vips_max, vips: known }) = &self.map else { return Ok(0) };
+        // A thread that panicked has left the set as the map was.
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: BTreeSet<IpAddr> = vips.iter().copied().collect();
+        let gone: Vec<IpAddr> = known.difference(&all).copied().collect();
+        for vip in gone {
+            change_map(map, MapChange::Remove, vip)?;
+            known.remove(&vip);
+        }
+        let new: Vec<IpAddr> = all.difference(&known).copied().collect();
+        let room = vips_max.saturating_sub(known.len());
+        for vip in new.iter().take(room) {
+            change_map(map, MapChange::Add, *vip)?;
+            known.insert(*vip);
+        }
+        let beyond = new.len().saturating_sub(room);
+        if beyond > 0 {
+            tracing::warn!(
+                beyond,
+                most = vips_max,
+                "more virtual addresses than connections can be led to queues by: those beyond are \
+                 served with less order"
+            );
+        }
+        Ok(beyond)
+    }
+}
+
+/// A hash map for so many virtual addresses, which are its keys.
+fn make_map(entries_max: u32) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Create {
         kind: u32,
@@ -41,38 +110,47 @@ fn make_map(vips: &[IpAddr]) -> io::Result<OwnedFd> {
         entries_max: u32,
         flags: u32,
     }
+    const MAP_CREATE: c_long = 0;
+    const MAP_TYPE_HASH: u32 = 1;
+    /// Memory for an entry is taken when it comes.
+    const NO_PREALLOC: u32 = 1;
+
+    let create = Create {
+        kind: MAP_TYPE_HASH,
+        key_octets: KEY_OCTETS,
+        value_octets: 4,
+        entries_max,
+        flags: NO_PREALLOC,
+    };
+    descriptor(bpf(MAP_CREATE, &create)?)
+}
+
+/// What may happen to an entry of the map, as a command of bpf(2).
+#[derive(Clone, Copy, Debug)]
+enum MapChange {
+    Add = 2,
+    Remove = 3,
+}
+
+fn change_map(map: &OwnedFd, change: MapChange, vip: IpAddr) -> io::Result<()> {
     #[repr(C)]
-    struct Update {
+    struct Element {
         map: u32,
         padding: u32,
         key: u64,
         value: u64,
         flags: u64,
     }
-    const MAP_CREATE: c_long = 0;
-    const MAP_UPDATE_ELEM: c_long = 2;
-    const MAP_TYPE_HASH: u32 = 1;
-
-    let create = Create {
-        kind: MAP_TYPE_HASH,
-        key_octets: KEY_OCTETS,
-        value_octets: 4,
-        entries_max: u32::try_from(vips.len().max(1)).unwrap_or(u32::MAX),
+    let (key, value) = (key(vip), 1_u32);
+    let element = Element {
+        map: map.as_raw_fd().cast_unsigned(),
+        padding: 0,
+        key: address_of(&key),
+        // The kernel refuses what a command does not have.
+        value: if matches!(change, MapChange::Add) { address_of(&value) } else { 0 },
         flags: 0,
     };
-    let map = descriptor(bpf(MAP_CREATE, &create)?)?;
-    for vip in vips {
-        let (key, value) = (key(*vip), 1_u32);
-        let update = Update {
-            map: map.as_raw_fd().cast_unsigned(),
-            padding: 0,
-            key: address_of(&key),
-            value: address_of(&value),
-            flags: 0,
-        };
-        bpf(MAP_UPDATE_ELEM, &update)?;
-    }
-    Ok(map)
+    bpf(change as c_long, &element).map(drop)
 }
 
 fn key(vip: IpAddr) -> [u32; 4] {
@@ -394,8 +472,12 @@ mod tests {
 
     /// The program, or nothing where it may not be loaded.
     fn loaded() -> Option<OwnedFd> {
-        match load(&[VIP.into(), VIP6.into()]) {
-            Ok(program) => Some(program),
+        load(&[VIP.into(), VIP6.into()]).map(|(_, program)| program)
+    }
+
+    fn load(vips: &[IpAddr]) -> Option<(Steering, OwnedFd)> {
+        match Steering::load(vips) {
+            Ok(loaded) => Some(loaded),
             Err(error) if error.raw_os_error() == Some(Errno::EPERM as i32) => {
                 assert!(
                     std::env::var_os("WVS_FORBID_SKIP").is_none_or(|value| value != "1"),
@@ -491,6 +573,35 @@ mod tests {
         }
         assert_eq!(numbers.len(), 512, "numbers collide");
         assert!(queues.iter().all(|connections| (384..=640).contains(connections)), "{queues:?}");
+    }
+
+    #[test]
+    fn addresses_come_and_go_while_the_program_runs() {
+        let (other, client) = (Ipv4Addr::new(192, 0, 2, 2), Ipv4Addr::new(198, 51, 100, 1));
+        let Some((steering, program)) = load(&[VIP.into()]) else { return };
+        let is_steered = |vip: Ipv4Addr| {
+            let request = run(&program, &v4(client, vip, 6, 0x4000, &ports(40_000, 80)));
+            request == run(&program, &v4(SERVER, client, 6, 0x4000, &ports(8080, 40_000)))
+        };
+        assert_eq!([VIP, other].map(is_steered), [true, false]);
+        assert_eq!(steering.set_vips(&[other.into(), VIP.into(), other.into()]).unwrap(), 0);
+        assert_eq!([VIP, other].map(is_steered), [true, true]);
+        assert_eq!(steering.set_vips(&[other.into()]).unwrap(), 0);
+        assert_eq!([VIP, other].map(is_steered), [false, true]);
+        assert_eq!(steering.set_vips(&[]).unwrap(), 0);
+        assert_eq!([VIP, other].map(is_steered), [false, false]);
+    }
+
+    #[test]
+    fn addresses_beyond_the_map_s_room_do_no_harm() {
+        let Some((steering, _program)) = load(&[]) else { return };
+        let vips: Vec<IpAddr> =
+            (0..VIPS_MAX + 5).map(|number| Ipv4Addr::from_bits(number).into()).collect();
+        assert_eq!(steering.set_vips(&vips).unwrap(), 5);
+        assert_eq!(steering.set_vips(&vips).unwrap(), 5);
+        assert_eq!(steering.set_vips(&vips[5..]).unwrap(), 0);
+        // With one queue there is nothing to do.
+        assert_eq!(Steering::default().set_vips(&vips).unwrap(), 0);
     }
 
     #[test]

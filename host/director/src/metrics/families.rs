@@ -221,6 +221,9 @@ families! {
     Gauge RELOAD_TIME "wvs_latest_reload_seconds" []
         "When the latest reload ended, in seconds since 1970; 0 before the first.";
 
+    Counter ADMIN_REFUSED "wvs_admin_refused_total" ["reason"]
+        "Requests over TCP that were refused: for a bad_token, or unheard after too many of those (locked_out).";
+
     Counter LOG_LINES_LOST "wvs_log_lines_lost_total" []
         "Lines of the director's own log that were lost, because nobody read them or there was no room for them.";
     Counter LOG_LINES "wvs_connection_log_lines_total" []

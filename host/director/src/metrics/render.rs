@@ -42,6 +42,9 @@ impl Scrape {
             put_servers(&mut text, &self.services);
         }
         put_reloads(&mut text, self.reloads);
+        let mut samples = text.family(&family::ADMIN_REFUSED);
+        samples.put(&["bad_token"], self.stats.admin.bad_tokens);
+        samples.put(&["locked_out"], self.stats.admin.locked_out);
         put_one(&mut text, &family::LOG_LINES_LOST, self.stats.log_lines_lost);
         put_connection_log(&mut text, self.connection_log);
         if let Some(process) = self.process {

@@ -227,9 +227,9 @@ impl Operation {
         note_old_vips(&mut works.old_vips, &running, &config);
         self.seats.store(Arc::new(seats));
         self.config.store(Arc::new(config));
-        self.publish(works);
-        if let Err(error) = self.tidy_up(works, true) {
-            tracing::warn!("what is no longer needed could not be taken back: {error}");
+        works.is_untidy = true;
+        if let Err(error) = self.tidy_up(works) {
+            tracing::warn!("what nothing needs any more cannot be taken back yet: {error}");
         }
 
         let snapshot = ReloadSnapshot::of(told.into_iter().chain(told_of_gone));
@@ -239,6 +239,7 @@ impl Operation {
             }
         }
         tracing::info!(changed = snapshot.services.len(), "configuration reloaded");
+        self.reloaded.notify_one();
         Ok(snapshot)
     }
 
@@ -496,7 +497,7 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
     [
         ("device", old.device == new.device),
         ("routing", old.routing == new.routing),
-        ("admin", old.socket == new.socket),
+        ("admin", old.socket == new.socket && old.admin == new.admin),
         (
             "limits",
             old.limits == new.limits
@@ -720,7 +721,7 @@ mod tests {
         let drain = ServerAction::Drain { deadline: None, then: None };
         operation.change_server("a", "10.0.0.1", ServerAction::Weight(Some(9))).unwrap();
         operation.change_server("a", "10.0.0.2:80", drain).unwrap();
-        operation.note_health("a", "10.0.0.1:80".parse().unwrap(), false, Some(6));
+        operation.note_check("a", "10.0.0.1:80".parse().unwrap(), false, Some(6));
         assert_eq!((weight(0), weight(1)), (9, 0));
         let reload = operation.reload().unwrap();
         let changes: Vec<_> =

@@ -104,19 +104,26 @@ impl Operation {
         }
     }
 
-    /// Takes over what a health check found, of a server that there may not be any more.
-    pub fn note_health(
+    /// Takes over what a health check says of a server, if there still is such a server.
+    pub fn note_check(
         &self,
         service: &str,
         server: SocketAddr,
         is_down: bool,
         measured: Option<u32>,
     ) {
-        let now = self.clock.now();
-        let noted = self.stand(service, server, now, |standing| {
+        self.note(service, server, |standing| {
             (standing.is_down, standing.measured) = (is_down, measured);
         });
-        if noted.is_err() {
+    }
+
+    /// Takes over what the connections of a server say of it, if there still is such a server.
+    pub fn note_failing(&self, service: &str, server: SocketAddr, is_failing: bool) {
+        self.note(service, server, |standing| standing.is_failing = is_failing);
+    }
+
+    fn note(&self, service: &str, server: SocketAddr, change: impl FnOnce(&mut Standing)) {
+        if self.stand(service, server, self.clock.now(), change).is_err() {
             tracing::debug!(service, %server, "health of a server that is gone");
         }
     }
@@ -153,32 +160,32 @@ impl Operation {
     /// # Errors
     /// What led packets there could not be taken back; it is tried again next time.
     pub fn tidy(&self) -> Result<(), RouteError> {
-        let works = &mut *self.works();
-        self.tidy_up(works, false)
+        self.tidy_up(&mut self.works())
     }
 
-    pub(super) fn tidy_up(&self, works: &mut Works, is_changed: bool) -> Result<(), RouteError> {
-        let mut is_changed = is_changed;
+    pub(super) fn tidy_up(&self, works: &mut Works) -> Result<(), RouteError> {
+        let Works { retired, old_vips, is_untidy, .. } = works;
         for seat in &*self.seats() {
-            is_changed |= seat.service().dismiss_empty();
+            *is_untidy |= seat.service().dismiss_empty();
         }
-        works.retired.retain(|service| {
-            is_changed |= service.dismiss_empty();
+        retired.retain(|service| {
+            *is_untidy |= service.dismiss_empty();
             let is_empty = service.look_at_roster(|roster| roster.leaving().next().is_none());
-            is_changed |= is_empty;
+            *is_untidy |= is_empty;
             !is_empty
         });
         let tables = self.director.tables();
-        works.old_vips.retain(|vip| {
+        old_vips.retain(|vip| {
             let is_used =
                 !tables.v4().list(1, |held| held.original().destination == *vip).is_empty()
                     || !tables.v6().list(1, |held| held.original().destination == *vip).is_empty();
-            is_changed |= !is_used;
+            *is_untidy |= !is_used;
             is_used
         });
-        if is_changed {
+        if works.is_untidy {
             self.publish(works);
             self.ways.lead(self.needs(works, &self.config()))?;
+            works.is_untidy = false;
         }
         Ok(())
     }
@@ -220,7 +227,7 @@ pub const WHY_DOWN: &str = "down";
 /// Says what keeps a server from getting connections, for people; `None` when nothing does.
 #[must_use]
 pub fn why_out(server: &RealServer, standing: &Standing, stage: Stage) -> Option<&'static str> {
-    if standing.is_down {
+    if standing.is_out_of_order() {
         Some(WHY_DOWN)
     } else if standing.drain.is_some() {
         Some("drained")

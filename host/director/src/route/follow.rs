@@ -1,6 +1,7 @@
 //! What changes around a running director: MTUs on the way to servers and clients, and routes and
 //! rules of its own that somebody removes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -10,11 +11,12 @@ use nix::errno::Errno;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::route::RouteProtocol;
+use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::netlink::{Netlink, News};
-use super::step::Step;
+use super::step::{Rule, Step};
 use super::{PROTOCOL, RouteError, RouteNeeds, Routing, left_over, smallest_mtu};
 
 /// How long changes are gathered before they are looked at: one comes with others, as a link that
@@ -27,20 +29,46 @@ const SETTLING_MAX: Duration = Duration::from_secs(30);
 
 /// A task that follows changes until it is stopped or dropped.
 #[derive(Debug)]
-pub struct Follower(JoinHandle<()>);
+pub struct Follower {
+    task: JoinHandle<()>,
+    view: Arc<Mutex<View>>,
+    updated: Arc<Notify>,
+}
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
 impl Follower {
+    /// Follows `needs` from now on, and routes them if there is a `routing`, by
+    /// [`Routing::update`]. Meanwhile nothing is put back; what changes is looked at afterwards, and
+    /// with it whether the device's MTU is still right.
+    ///
+    /// # Errors
+    /// Those of [`Routing::update`]; then it follows what it followed.
+    pub async fn update(
+        &self,
+        needs: &RouteNeeds,
+        routing: Option<&mut Routing>,
+    ) -> Result<(), RouteError> {
+        let mut view = self.view.lock().await;
+        if let Some(routing) = routing {
+            let result = routing.update(needs).await;
+            view.steps.clone_from(&routing.done);
+            result?;
+        }
+        view.needs = needs.clone();
+        self.updated.notify_one();
+        Ok(())
+    }
+
     /// Ends the task. From then on it puts nothing back any more.
     pub async fn stop(mut self) {
-        self.0.abort();
+        self.task.abort();
         // Cancelled is how it is meant to end.
-        let _ = (&mut self.0).await;
+        let _ = (&mut self.task).await;
     }
 }
 
@@ -65,10 +93,12 @@ pub async fn follow(
     let steps = routing.map(|routing| routing.done.clone()).unwrap_or_default();
     let view =
         View { netlink, needs, device_index, is_mtu_auto, device_mtu, steps, was_down: false };
-    Ok(Follower(tokio::spawn(run(view, news))))
+    let (view, updated) = (Arc::new(Mutex::new(view)), Arc::new(Notify::new()));
+    let task = tokio::spawn(run(Arc::clone(&view), device_index, news, Arc::clone(&updated)));
+    Ok(Follower { task, view, updated })
 }
 
-async fn run(mut view: View, mut news: News) {
+async fn run(view: Arc<Mutex<View>>, device_index: u32, mut news: News, updated: Arc<Notify>) {
     // Something may have changed between the start and the first news.
     let mut changes = Changes { way: true, own: false };
     let mut settling = SETTLING;
@@ -80,23 +110,28 @@ async fn run(mut view: View, mut news: News) {
                 tokio::select! {
                     () = &mut settled => break,
                     message = news.next() => match message {
-                        Some((message, _)) => changes.add(&message, view.device_index),
+                        Some((message, _)) => changes.add(&message, device_index),
                         None => break,
                     },
                 }
             }
-            let has_put_back = view.look(changes).await;
+            let has_put_back = view.lock().await.look(changes).await;
             if changes.own {
                 let longer = settling.saturating_mul(2).min(SETTLING_MAX);
                 settling = if has_put_back { longer } else { SETTLING };
             }
         }
         changes = Changes::default();
-        let Some((message, _)) = news.next().await else {
-            tracing::warn!("the kernel tells no more of routes; later changes will go unnoticed");
-            return;
-        };
-        changes.add(&message, view.device_index);
+        tokio::select! {
+            () = updated.notified() => changes.way = true,
+            message = news.next() => {
+                let Some((message, _)) = message else {
+                    tracing::warn!("the kernel tells no more of routes; later changes go unnoticed");
+                    return;
+                };
+                changes.add(&message, device_index);
+            }
+        }
     }
 }
 
@@ -131,6 +166,7 @@ impl Changes {
     }
 }
 
+#[derive(Debug)]
 struct View {
     netlink: Netlink,
     needs: RouteNeeds,
@@ -178,17 +214,19 @@ impl View {
     }
 
     async fn put_back(&self) -> bool {
+        let missing = match self.missing().await {
+            Ok(missing) => missing,
+            Err(error) => {
+                tracing::warn!(%error, "cannot see what is missing");
+                return false;
+            }
+        };
+        let orders = missing.iter().filter_map(|step| step.order(self.device_index)).collect();
         let (mut routes, mut rules) = (0, 0);
-        for step in &self.steps {
-            let (result, count) = match step {
-                Step::Setting(_) => continue,
-                Step::Route(route) => {
-                    (self.netlink.add(route.message(self.device_index)).await, &mut routes)
-                }
-                Step::Rule(rule) => (self.netlink.add_rule(rule.message()).await, &mut rules),
-            };
+        for (step, result) in missing.iter().zip(self.netlink.give(orders).await) {
             match result {
-                Ok(()) => *count += 1,
+                Ok(()) if matches!(step, Step::Rule(_)) => rules += 1,
+                Ok(()) => routes += 1,
                 // As it should be.
                 Err(error) if error.raw_os_error() == Some(Errno::EEXIST as i32) => {}
                 Err(error) => tracing::warn!(%step, %error, "cannot put back what is missing"),
@@ -199,5 +237,18 @@ impl View {
             tracing::warn!(routes, rules, "put back what somebody removed");
         }
         has_put_back
+    }
+
+    /// The rules that are not there, and all routes: those that are there the kernel refuses, while it
+    /// would take a rule a second time.
+    async fn missing(&self) -> Result<Vec<&Step>, RouteError> {
+        let there = self.netlink.rules().await?;
+        let there: HashSet<Rule> = there.iter().filter_map(Rule::read).collect();
+        let is_missing = |step: &&Step| match step {
+            Step::Setting(_) => false,
+            Step::Route(_) => true,
+            Step::Rule(rule) => !there.contains(rule),
+        };
+        Ok(self.steps.iter().filter(is_missing).collect())
     }
 }

@@ -2,10 +2,10 @@
 
 use nix::net::if_::if_nametoindex;
 use rtnetlink::packet_route::route::{RouteAttribute, RouteProtocol};
-use rtnetlink::packet_route::rule::{RuleAttribute, RuleMessage};
+use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 
-use super::netlink::{Netlink, table_of_rule};
-use super::plan::{GUARD_PRIORITY, PRIORITIES, Tables};
+use super::netlink::{Netlink, Order, table_of_rule};
+use super::plan::{FRAGMENT_PRIORITY, GUARD_PRIORITY, Tables, is_priority};
 use super::{PROTOCOL, RouteError, TableNumbers};
 
 /// Removes the rules and routes of directors whose devices are gone, and those of `device`, which
@@ -24,26 +24,35 @@ pub(super) async fn remove(netlink: &Netlink, device: &str) -> Result<usize, Rou
         .flat_map(Tables::numbers)
         .collect();
     let mut dead = TableNumbers::new();
-    let mut count = 0;
-    // The last first: others rely on those behind them.
-    for rule in ours.into_iter().rev() {
-        let table = table_of_rule(&rule);
-        if !alive.contains(&table) {
-            dead.insert(table);
-            netlink.remove_rule(rule).await.map_err(|source| RouteError::Netlink { source })?;
-            count += 1;
-        }
+    let mut ours: Vec<_> =
+        ours.into_iter().filter(|rule| !alive.contains(&table_of_rule(rule))).collect();
+    dead.extend(ours.iter().map(table_of_rule));
+    // Fragments' rules first, which rely on others to send whole packets past them. Then what sends
+    // packets on: for every other rule the kernel would look who sends packets to it. Then from the
+    // front, where the kernel begins to look.
+    ours.sort_by_key(|rule| {
+        let is_fragments = rule.attributes.contains(&RuleAttribute::Priority(FRAGMENT_PRIORITY));
+        (!is_fragments, rule.header.action != RuleAction::Goto)
+    });
+    let orders: Vec<_> = ours.into_iter().map(Order::RemoveRule).collect();
+    let count = orders.len();
+    for result in netlink.give(orders).await {
+        result.map_err(|source| RouteError::Netlink { source })?;
     }
     if dead.is_empty() {
         return Ok(0);
     }
+    let mut orders = Vec::new();
     for route in netlink.routes().await? {
         let is_dead = route.attributes.iter().any(
             |attribute| matches!(attribute, RouteAttribute::Table(table) if dead.contains(table)),
         );
         if is_dead && route.header.protocol == RouteProtocol::Other(PROTOCOL) {
-            netlink.remove(route).await.map_err(|source| RouteError::Netlink { source })?;
+            orders.push(Order::RemoveRoute(route));
         }
+    }
+    for result in netlink.give(orders).await {
+        result.map_err(|source| RouteError::Netlink { source })?;
     }
     Ok(count)
 }
@@ -52,7 +61,9 @@ pub(super) async fn remove(netlink: &Netlink, device: &str) -> Result<usize, Rou
 pub(super) fn is_ours(rule: &RuleMessage) -> bool {
     let has = |attribute| rule.attributes.contains(&attribute);
     has(RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)))
-        && PRIORITIES.map(RuleAttribute::Priority).into_iter().any(has)
+        && rule.attributes.iter().any(
+            |attribute| matches!(attribute, RuleAttribute::Priority(number) if is_priority(*number)),
+        )
         && (Tables::FIRST..=Tables::LAST).contains(&table_of_rule(rule))
 }
 

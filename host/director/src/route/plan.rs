@@ -3,43 +3,44 @@
 use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use wvs_core::service::Protocol;
 
-use super::step::{Destination, Route, Rule, Setting, Step, Via};
+use super::step::{Destination, Prefix, Route, Rule, Setting, Step, Via};
+use super::tree::{Order, Tree};
 use super::{RouteNeeds, TableNumbers};
 use crate::sysctl;
 
 /// Before all others: what the director sent must not come back to it.
 pub(super) const GUARD_PRIORITY: u32 = 900;
 
-/// Replies of real servers. Before the `main` table, at 32766, as all that follow.
-const REPLY_PRIORITY: u32 = 1000;
+/// Replies of real servers: from here to the next, see [`tree`](super::tree). Before the `main` table,
+/// at 32766, as all that follow.
+pub(super) const REPLY_PRIORITY: u32 = 1000;
 
 /// Packets from the real servers' links that have ports, and are no replies, skip the next rules.
-const WHOLE_PRIORITY: u32 = 1001;
+pub(super) const WHOLE_PRIORITY: u32 = 1991;
 
 /// What is left of the protocols of real servers: fragments, which may be those of replies.
-const FRAGMENT_PRIORITY: u32 = 1002;
+pub(super) const FRAGMENT_PRIORITY: u32 = 1992;
 
 /// ICMP errors of the host itself. Where those go on that skip rules.
-const ERROR_PRIORITY: u32 = 1003;
+const ERROR_PRIORITY: u32 = 1993;
 
 /// Connections of the host itself to VIPs.
-const REFUSAL_PRIORITY: u32 = 1004;
+const REFUSAL_PRIORITY: u32 = 1994;
 
-/// The priorities of all our rules.
-pub(super) const PRIORITIES: [u32; 6] = [
-    GUARD_PRIORITY,
-    REPLY_PRIORITY,
-    WHOLE_PRIORITY,
-    FRAGMENT_PRIORITY,
-    ERROR_PRIORITY,
-    REFUSAL_PRIORITY,
-];
+/// Whether rules of ours have this priority.
+pub(super) fn is_priority(priority: u32) -> bool {
+    priority == GUARD_PRIORITY || (REPLY_PRIORITY..=REFUSAL_PRIORITY).contains(&priority)
+}
+
+/// The last of ours: what comes behind takes nothing from the director.
+pub(super) const LAST_PRIORITY: u32 = REFUSAL_PRIORITY;
 
 /// All ports that a rule can match: the kernel takes no others.
-const ANY_PORT: RangeInclusive<u16> = 1..=0xfffe;
+pub(super) const ANY_PORT: RangeInclusive<u16> = 1..=0xfffe;
 
 /// The metric of the default route that remains when the device is gone: worse than that of the one
 /// by the device, which is 0, or 1024 with IPv6.
@@ -82,7 +83,7 @@ impl Tables {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Surroundings {
     /// The servers, each with the link that leads to it.
-    pub(super) servers: Vec<(Protocol, SocketAddr, String)>,
+    pub(super) servers: Vec<(Protocol, SocketAddr, Arc<str>)>,
     /// Settings that `net/ipv4/ip_forward` changes along with itself.
     pub(super) along_ipv4_forwarding: Vec<String>,
     /// Settings that `net/ipv6/conf/all/forwarding` changes along with itself.
@@ -95,8 +96,12 @@ pub(super) struct Surroundings {
 }
 
 impl Surroundings {
-    /// Reads the settings of this network namespace.
-    pub(super) fn around(needs: &RouteNeeds, servers: Vec<(Protocol, SocketAddr, String)>) -> Self {
+    /// Reads the settings of this network namespace, where the steps `done` were taken.
+    pub(super) fn around(
+        needs: &RouteNeeds,
+        servers: Vec<(Protocol, SocketAddr, Arc<str>)>,
+        done: &[Step],
+    ) -> Self {
         let mut along_ipv4_forwarding =
             sysctl::names_below("net/ipv4/conf", "forwarding").unwrap_or_default();
         along_ipv4_forwarding.push("net/ipv4/conf/all/accept_redirects".to_owned());
@@ -104,12 +109,22 @@ impl Surroundings {
             sysctl::names_below("net/ipv6/conf", "forwarding").unwrap_or_default();
         let forwards_ipv6 =
             sysctl::read("net/ipv6/conf/all/forwarding").is_ok_and(|value| value != "0");
-        let accept_ra = if forwards_ipv6 {
+        let mut accept_ra = if forwards_ipv6 {
             Vec::new()
         } else {
             of_interfaces_at_1("net/ipv6/conf", "accept_ra", &needs.device)
         };
-        let strict_rp_filter = of_interfaces_at_1("net/ipv4/conf", "rp_filter", &needs.device);
+        let mut strict_rp_filter = of_interfaces_at_1("net/ipv4/conf", "rp_filter", &needs.device);
+        // What we changed does not look any more as if it had to be changed.
+        for (names, leaf) in [(&mut accept_ra, "accept_ra"), (&mut strict_rp_filter, "rp_filter")] {
+            let changed = done.iter().filter_map(|step| match step {
+                Step::Setting(Setting { name, value, .. }) if value == "2" => Some(name),
+                _ => None,
+            });
+            names.extend(changed.filter(|name| name.ends_with(&format!("/{leaf}"))).cloned());
+            names.sort();
+            names.dedup();
+        }
         Self { servers, along_ipv4_forwarding, along_ipv6_forwarding, accept_ra, strict_rp_filter }
     }
 }
@@ -125,8 +140,22 @@ fn of_interfaces_at_1(folder: &str, leaf: &str, device: &str) -> Vec<String> {
         .collect()
 }
 
-/// The steps, in the order in which to take them: packets come in only when all else stands.
-pub(super) fn steps(needs: &RouteNeeds, around: &Surroundings, tables: Tables) -> Vec<Step> {
+/// What routes what is needed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Plan {
+    /// In the order in which to take them: packets come in only when all else stands.
+    pub(super) steps: Vec<Step>,
+    /// For the plan that follows this one.
+    pub(super) order: Order,
+}
+
+/// The plan that follows the one with the order `before`.
+pub(super) fn plan(
+    needs: &RouteNeeds,
+    around: &Surroundings,
+    tables: Tables,
+    before: &Order,
+) -> Plan {
     let [reply_table, guard_table, error_table, refusal_table] = tables.numbers();
     let families: Vec<bool> =
         [false, true].into_iter().filter(|is_ipv6| needs.has_family(*is_ipv6)).collect();
@@ -166,7 +195,12 @@ pub(super) fn steps(needs: &RouteNeeds, around: &Surroundings, tables: Tables) -
                 .map(Step::Route),
             );
         }
-        steps.push(Step::Rule(rule(GUARD_PRIORITY, is_ipv6, &needs.device, guard_table)));
+        steps.push(Step::Rule(rule(
+            GUARD_PRIORITY,
+            is_ipv6,
+            &needs.device.as_str().into(),
+            guard_table,
+        )));
     }
     for &address in &own {
         steps.push(Step::Route(to_own(address, Some(guard_table), &Via::BlackHole)));
@@ -179,13 +213,26 @@ pub(super) fn steps(needs: &RouteNeeds, around: &Surroundings, tables: Tables) -
         // an address of a pool.
         if needs.has_nat(is_ipv6) {
             steps.push(Step::Rule(error_rule(is_ipv6, error_table)));
-            steps.push(Step::Rule(rule(REFUSAL_PRIORITY, is_ipv6, LOCAL, refusal_table)));
+            steps.push(Step::Rule(rule(REFUSAL_PRIORITY, is_ipv6, &LOCAL.into(), refusal_table)));
         }
     }
-    steps.extend(reply_rules(&around.servers, reply_table).into_iter().map(Step::Rule));
+    let mut order = Order::default();
+    for &is_ipv6 in &families {
+        let rules = reply_rules(&around.servers, is_ipv6, reply_table, before, &mut order);
+        steps.extend(rules.into_iter().map(Step::Rule));
+    }
     steps.extend(settings(needs, around, &families).into_iter().map(Step::Setting));
     steps.extend(own.into_iter().map(|address| Step::Route(to_own(address, None, &to_device))));
-    steps
+    Plan { steps, order }
+}
+
+/// Those of `steps` that are none of `others`, in their order.
+pub(super) fn without<'a>(
+    steps: &'a [Step],
+    others: &[Step],
+) -> impl DoubleEndedIterator<Item = &'a Step> {
+    let others: HashSet<&Step> = others.iter().collect();
+    steps.iter().filter(move |step| !others.contains(step)).collect::<Vec<_>>().into_iter()
 }
 
 /// The input of packets that the host itself sends.
@@ -205,26 +252,39 @@ fn error_rule(is_ipv6: bool, table: u32) -> Rule {
     Rule {
         protocol: Some(icmp(is_ipv6)),
         destination_ports: Some(types),
-        ..rule(ERROR_PRIORITY, is_ipv6, LOCAL, table)
+        ..rule(ERROR_PRIORITY, is_ipv6, &LOCAL.into(), table)
     }
 }
 
-/// The rules that lead replies to the director. One for each server; for each link that has servers
-/// one for ICMP, since errors about translated packets come from any router behind it and echo
-/// replies have no port; and for each link two that find the fragments, which have no port either.
-fn reply_rules(servers: &[(Protocol, SocketAddr, String)], table: u32) -> Vec<Rule> {
-    let mut rules: Vec<Rule> = rules_for_servers(servers, table).map(|(_, rule)| rule).collect();
-    for (_, server, link) in servers {
-        let is_ipv6 = server.is_ipv6();
+/// The rules that lead replies of the family to the director. One for each server; for each link that
+/// has servers one for ICMP, since errors about translated packets come from any router behind it and
+/// echo replies have no port; and for each link two that find the fragments, which have no port either.
+fn reply_rules(
+    servers: &[(Protocol, SocketAddr, Arc<str>)],
+    is_ipv6: bool,
+    table: u32,
+    before: &Order,
+    order: &mut Order,
+) -> Vec<Rule> {
+    let servers = || servers.iter().filter(|(_, server, _)| server.is_ipv6() == is_ipv6);
+    let of_servers = rules_for_servers(servers(), table);
+    let Tree { mut rules, branches } = Tree::new(of_servers, is_ipv6, table, before, order);
+    // Servers share links.
+    let mut seen = HashSet::new();
+    for (_, _, link) in servers().filter(|(_, _, link)| seen.insert(link)) {
         rules.push(Rule {
             protocol: Some(icmp(is_ipv6)),
             ..rule(REPLY_PRIORITY, is_ipv6, link, table)
         });
     }
-    for (protocol, server, link) in servers.iter().filter(|server| has_ports(server.0)) {
+    let mut seen = HashSet::new();
+    let with_ports = servers().filter(|server| has_ports(server.0));
+    for (protocol, _, link) in
+        with_ports.filter(|(protocol, _, link)| seen.insert((protocol.name(), link)))
+    {
         let of_link = |priority| Rule {
-            protocol: Some((protocol.number(server.is_ipv6()), protocol.name())),
-            ..rule(priority, server.is_ipv6(), link, table)
+            protocol: Some((protocol.number(is_ipv6), protocol.name())),
+            ..rule(priority, is_ipv6, link, table)
         };
         rules.push(Rule {
             source_ports: Some(ANY_PORT),
@@ -233,28 +293,43 @@ fn reply_rules(servers: &[(Protocol, SocketAddr, String)], table: u32) -> Vec<Ru
         });
         rules.push(of_link(FRAGMENT_PRIORITY));
     }
-    // Services share servers, and servers share links.
-    let mut seen = HashSet::with_capacity(rules.len());
-    rules.retain(|rule| seen.insert(rule.clone()));
+    rules.extend(branches);
     rules
 }
 
-/// The rule for the replies of each server that has a port.
-pub(super) fn rules_for_servers(
-    servers: &[(Protocol, SocketAddr, String)],
+/// The rule for the replies of each server that needs one: a server that has all ports needs none for
+/// a single one, and what comes from port 65535 goes the way of fragments, since no rule can ask for
+/// it.
+pub(super) fn rules_for_servers<'a>(
+    servers: impl Iterator<Item = &'a (Protocol, SocketAddr, Arc<str>)> + Clone,
     table: u32,
-) -> impl Iterator<Item = (SocketAddr, Rule)> {
-    servers.iter().filter(|(protocol, ..)| has_ports(*protocol)).map(
-        move |(protocol, server, link)| {
+) -> Vec<(SocketAddr, Rule)> {
+    let servers = servers.filter(|(protocol, ..)| has_ports(*protocol));
+    let has_all_ports = |server: &SocketAddr| server.port() == 0;
+    let with_all_ports: HashSet<_> = servers
+        .clone()
+        .filter(|(_, server, _)| has_all_ports(server))
+        .map(|(protocol, server, _)| (protocol.name(), server.ip()))
+        .collect();
+    // Services share servers.
+    let mut seen = HashSet::new();
+    servers
+        .filter(|(protocol, server, _)| {
+            let is_covered = with_all_ports.contains(&(protocol.name(), server.ip()));
+            let is_needed =
+                has_all_ports(server) || !is_covered && ANY_PORT.contains(&server.port());
+            is_needed && seen.insert((protocol.name(), *server))
+        })
+        .map(|(protocol, server, link)| {
             let rule = Rule {
-                source: Some(server.ip()),
+                source: Some(Prefix::of_one(server.ip())),
                 protocol: Some((protocol.number(server.is_ipv6()), protocol.name())),
-                source_ports: Some(server.port()..=server.port()),
+                source_ports: (!has_all_ports(server)).then(|| server.port()..=server.port()),
                 ..rule(REPLY_PRIORITY, server.is_ipv6(), link, table)
             };
             (*server, rule)
-        },
-    )
+        })
+        .collect()
 }
 
 fn has_ports(protocol: Protocol) -> bool {
@@ -266,12 +341,12 @@ fn icmp(is_ipv6: bool) -> (u8, &'static str) {
 }
 
 /// A rule for all that comes in by `input`.
-fn rule(priority: u32, is_ipv6: bool, input: &str, table: u32) -> Rule {
+fn rule(priority: u32, is_ipv6: bool, input: &Arc<str>, table: u32) -> Rule {
     Rule {
         priority,
         is_ipv6,
         source: None,
-        input: input.to_owned(),
+        input: Some(Arc::clone(input)),
         protocol: None,
         source_ports: None,
         destination_ports: None,
@@ -336,7 +411,8 @@ mod tests {
 
     fn shown(needs: &RouteNeeds, around: &Surroundings) -> String {
         let tables = Tables::all().next().unwrap();
-        let lines: Vec<_> = steps(needs, around, tables).iter().map(Step::to_string).collect();
+        let Plan { steps, .. } = plan(needs, around, tables, &Order::default());
+        let lines: Vec<_> = steps.iter().map(Step::to_string).collect();
         lines.join("\n")
     }
 
@@ -356,9 +432,7 @@ mod tests {
     fn around(servers: &[(Protocol, &str, &str)]) -> Surroundings {
         let servers = servers
             .iter()
-            .map(|(protocol, server, link)| {
-                (*protocol, server.parse().unwrap(), (*link).to_owned())
-            })
+            .map(|(protocol, server, link)| (*protocol, server.parse().unwrap(), (*link).into()))
             .collect();
         Surroundings { servers, ..Surroundings::default() }
     }
@@ -379,19 +453,19 @@ ip route add default dev wvs0 table 11902 proto 119
 ip rule add pref 900 iif wvs0 lookup 11901 protocol 119
 ip route add blackhole 10.30.0.1/32 table 11901 proto 119
 ip route add prohibit 10.30.0.1/32 table 11903 proto 119
-ip rule add pref 1003 iif lo ipproto icmp dport 768-783 lookup 11902 protocol 119
-ip rule add pref 1004 iif lo lookup 11903 protocol 119
+ip rule add pref 1993 iif lo ipproto icmp dport 768-783 lookup 11902 protocol 119
+ip rule add pref 1994 iif lo lookup 11903 protocol 119
 ip rule add pref 1000 from 10.20.1.2 iif eth1 ipproto tcp sport 8080 lookup 11900 protocol 119
 ip rule add pref 1000 from 10.20.2.2 iif eth2 ipproto tcp sport 8080 lookup 11900 protocol 119
 ip rule add pref 1000 from 10.20.2.2 iif eth2 ipproto udp sport 53 lookup 11900 protocol 119
 ip rule add pref 1000 iif eth1 ipproto icmp lookup 11900 protocol 119
 ip rule add pref 1000 iif eth2 ipproto icmp lookup 11900 protocol 119
-ip rule add pref 1001 iif eth1 ipproto tcp sport 1-65534 lookup 11900 goto 1003 protocol 119
-ip rule add pref 1002 iif eth1 ipproto tcp lookup 11900 protocol 119
-ip rule add pref 1001 iif eth2 ipproto tcp sport 1-65534 lookup 11900 goto 1003 protocol 119
-ip rule add pref 1002 iif eth2 ipproto tcp lookup 11900 protocol 119
-ip rule add pref 1001 iif eth2 ipproto udp sport 1-65534 lookup 11900 goto 1003 protocol 119
-ip rule add pref 1002 iif eth2 ipproto udp lookup 11900 protocol 119
+ip rule add pref 1991 iif eth1 ipproto tcp sport 1-65534 lookup 11900 goto 1993 protocol 119
+ip rule add pref 1992 iif eth1 ipproto tcp lookup 11900 protocol 119
+ip rule add pref 1991 iif eth2 ipproto tcp sport 1-65534 lookup 11900 goto 1993 protocol 119
+ip rule add pref 1992 iif eth2 ipproto tcp lookup 11900 protocol 119
+ip rule add pref 1991 iif eth2 ipproto udp sport 1-65534 lookup 11900 goto 1993 protocol 119
+ip rule add pref 1992 iif eth2 ipproto udp lookup 11900 protocol 119
 sysctl -w net.ipv4.ip_early_demux=0
 sysctl -w net.ipv4.conf.all.rp_filter=0
 sysctl -w net.ipv4.conf.wvs0.rp_filter=0
@@ -426,8 +500,8 @@ ip -6 route add default dev wvs0 table 11902 proto 119
 ip -6 rule add pref 900 iif wvs0 lookup 11901 protocol 119
 ip -6 route add blackhole fd00:30::1/128 table 11901 proto 119
 ip -6 route add prohibit fd00:30::1/128 table 11903 proto 119
-ip -6 rule add pref 1003 iif lo ipproto ipv6-icmp dport 256-512 lookup 11902 protocol 119
-ip -6 rule add pref 1004 iif lo lookup 11903 protocol 119
+ip -6 rule add pref 1993 iif lo ipproto ipv6-icmp dport 256-512 lookup 11902 protocol 119
+ip -6 rule add pref 1994 iif lo lookup 11903 protocol 119
 ip -6 rule add pref 1000 iif eth1 ipproto ipv6-icmp lookup 11900 protocol 119
 sysctl -w net.ipv4.ip_early_demux=0
 sysctl -w net.ipv6.conf.wvs0.disable_ipv6=0
@@ -459,6 +533,88 @@ sysctl -w net.ipv4.ip_forward=1
 ip route add 10.30.0.1/32 dev wvs0 proto 119
 ip route add 10.40.0.1/32 dev wvs0 proto 119";
         assert_eq!(shown(&needs, &around(&[])), expected);
+    }
+
+    /// What an update from the one to the other adds, and what it then takes back.
+    fn update(
+        (old_needs, old_around): (&RouteNeeds, &Surroundings),
+        (new_needs, new_around): (&RouteNeeds, &Surroundings),
+    ) -> String {
+        let tables = Tables::all().next().unwrap();
+        let old = plan(old_needs, old_around, tables, &Order::default());
+        let new = plan(new_needs, new_around, tables, &old.order);
+        let added = without(&new.steps, &old.steps).map(|step| format!("+ {step}"));
+        let taken_back = without(&old.steps, &new.steps).rev().map(|step| format!("- {step}"));
+        added.chain(taken_back).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn update_touches_only_what_differs() {
+        let old = around(&[
+            (Protocol::Tcp, "10.20.1.2:8080", "eth1"),
+            (Protocol::Tcp, "10.20.1.3:8080", "eth1"),
+        ]);
+        let new = around(&[
+            (Protocol::Tcp, "10.20.1.3:8080", "eth1"),
+            (Protocol::Udp, "10.20.2.2:53", "eth2"),
+        ]);
+        let expected = "\
++ ip route add blackhole 10.30.0.2/32 table 11901 proto 119
++ ip route add prohibit 10.30.0.2/32 table 11903 proto 119
++ ip rule add pref 1000 from 10.20.2.2 iif eth2 ipproto udp sport 53 lookup 11900 protocol 119
++ ip rule add pref 1000 iif eth2 ipproto icmp lookup 11900 protocol 119
++ ip rule add pref 1991 iif eth2 ipproto udp sport 1-65534 lookup 11900 goto 1993 protocol 119
++ ip rule add pref 1992 iif eth2 ipproto udp lookup 11900 protocol 119
++ ip route add 10.30.0.2/32 dev wvs0 proto 119
+- ip route add 10.30.0.1/32 dev wvs0 proto 119
+- ip rule add pref 1000 from 10.20.1.2 iif eth1 ipproto tcp sport 8080 lookup 11900 protocol 119
+- ip route add prohibit 10.30.0.1/32 table 11903 proto 119
+- ip route add blackhole 10.30.0.1/32 table 11901 proto 119";
+        let (from, to) = (with_nat("10.30.0.1", &old), with_nat("10.30.0.2", &new));
+        assert_eq!(update((&from, &old), (&to, &new)), expected);
+        assert_eq!(update((&from, &old), (&from, &old)), "");
+    }
+
+    #[test]
+    fn first_service_of_a_family_brings_all_that_it_needs_and_the_last_takes_it_along() {
+        let v4 = around(&[(Protocol::Tcp, "10.20.1.2:8080", "eth1")]);
+        let v6 = around(&[(Protocol::Tcp, "[fd00:20:1::2]:8080", "eth1")]);
+        let (from, to) = (with_nat("10.30.0.1", &v4), with_nat("fd00:30::1", &v6));
+        let update = update((&from, &v4), (&to, &v6));
+        let count = |start: &str| update.lines().filter(|line| line.starts_with(start)).count();
+        // All but early demultiplexing, which serves both.
+        let all = |needs, around| shown(needs, around).lines().count() - 1;
+        assert_eq!((count("+"), count("-")), (all(&to, &v6), all(&from, &v4)), "{update}");
+    }
+
+    #[test]
+    fn settings_that_were_changed_are_still_needed() {
+        let done = [Step::Setting(Setting {
+            name: "net/ipv6/conf/eth7/accept_ra".to_owned(),
+            value: "2".to_owned(),
+            along: Vec::new(),
+            is_of_device: false,
+        })];
+        let around = Surroundings::around(&needs(&[]), Vec::new(), &done);
+        assert!(around.accept_ra.contains(&"net/ipv6/conf/eth7/accept_ra".to_owned()));
+        assert!(!around.strict_rp_filter.contains(&"net/ipv6/conf/eth7/accept_ra".to_owned()));
+    }
+
+    #[test]
+    fn server_with_all_ports_needs_one_rule_without_a_port() {
+        let around = around(&[
+            (Protocol::Tcp, "10.20.1.2:8080", "eth1"),
+            (Protocol::Tcp, "10.20.1.2:0", "eth1"),
+            (Protocol::Udp, "10.20.1.2:53", "eth1"),
+            (Protocol::Udp, "10.20.1.3:65535", "eth1"),
+        ]);
+        let rules = shown(&with_nat("10.30.0.1", &around), &around);
+        let of_servers: Vec<_> = rules.lines().filter(|line| line.contains(" from ")).collect();
+        let expected = [
+            "ip rule add pref 1000 from 10.20.1.2 iif eth1 ipproto tcp lookup 11900 protocol 119",
+            "ip rule add pref 1000 from 10.20.1.2 iif eth1 ipproto udp sport 53 lookup 11900 protocol 119",
+        ];
+        assert_eq!(of_servers, expected);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! One thing to be set: shown as the command that a person would give, sent as a message.
 
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::{fmt, io};
 
 use rtnetlink::packet_route::route::{
@@ -11,10 +13,15 @@ use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage, Rule
 use rtnetlink::packet_route::{AddressFamily, IpProtocol};
 
 use super::PROTOCOL;
+use super::netlink::Order;
 use crate::sysctl::{self, Spelled};
 
+/// The protocols that our rules select, by number and by the name that the program `ip` takes.
+pub(super) const PROTOCOLS: [(u8, &str); 4] =
+    [(6, "tcp"), (17, "udp"), (1, "icmp"), (58, "ipv6-icmp")];
+
 /// One thing to be set.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Step {
     Setting(Setting),
     Route(Route),
@@ -22,7 +29,7 @@ pub(super) enum Step {
 }
 
 /// A kernel setting, named as [`sysctl`] names them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Setting {
     pub(super) name: String,
     pub(super) value: String,
@@ -30,6 +37,22 @@ pub(super) struct Setting {
     pub(super) along: Vec<String>,
     /// Vanishes with the director's device: nothing to put back.
     pub(super) is_of_device: bool,
+}
+
+/// Settings are the same when they set the same. What the kernel changes along is another matter: it
+/// comes and goes with interfaces.
+impl PartialEq for Setting {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, &self.value) == (&other.name, &other.value)
+    }
+}
+
+impl Eq for Setting {}
+
+impl Hash for Setting {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.name, &self.value).hash(state);
+    }
 }
 
 impl Setting {
@@ -42,14 +65,14 @@ impl Setting {
     }
 
     /// The setting as it is now, if establishing it would change it.
-    fn before(&self) -> Option<Self> {
+    pub(super) fn before(&self) -> Option<Self> {
         let value = sysctl::read(&self.name).ok().filter(|value| *value != self.value)?;
         Some(Self { value, ..self.clone() })
     }
 }
 
 /// A route to one address, or the default route, in one table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Route {
     pub(super) destination: Destination,
     pub(super) is_ipv6: bool,
@@ -61,14 +84,14 @@ pub(super) struct Route {
 }
 
 /// Where a route leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Destination {
     Everywhere,
     One(IpAddr),
 }
 
 /// What becomes of packets that take a route.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Via {
     /// They go to the device of this name.
     Device(String),
@@ -78,13 +101,40 @@ pub(super) enum Via {
     Prohibit,
 }
 
+/// All addresses whose first `length` bits are those of `address`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Prefix {
+    pub(super) address: IpAddr,
+    pub(super) length: u8,
+}
+
+impl Prefix {
+    /// One address.
+    pub(super) fn of_one(address: IpAddr) -> Self {
+        Self { address, length: full_length(address.is_ipv6()) }
+    }
+}
+
+/// As the program `ip` shows it: one address without its length.
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, length } = self;
+        if *length == full_length(address.is_ipv6()) {
+            write!(f, "{address}")
+        } else {
+            write!(f, "{address}/{length}")
+        }
+    }
+}
+
 /// A policy rule: which packets look up which table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Rule {
     pub(super) priority: u32,
     pub(super) is_ipv6: bool,
-    pub(super) source: Option<IpAddr>,
-    pub(super) input: String,
+    pub(super) source: Option<Prefix>,
+    /// The link that packets come in by; `None` for any.
+    pub(super) input: Option<Arc<str>>,
     pub(super) protocol: Option<(u8, &'static str)>,
     pub(super) source_ports: Option<RangeInclusive<u16>>,
     pub(super) destination_ports: Option<RangeInclusive<u16>>,
@@ -100,6 +150,24 @@ impl Step {
         matches!(self, Self::Route(Route { table: Some(_), .. }))
     }
 
+    /// What the kernel is to do for it, if it is a route or a rule.
+    pub(super) fn order(&self, device_index: u32) -> Option<Order> {
+        match self {
+            Self::Setting(_) => None,
+            Self::Route(route) => Some(Order::AddRoute(route.message(device_index))),
+            Self::Rule(rule) => Some(Order::AddRule(rule.message())),
+        }
+    }
+
+    /// What takes it back.
+    pub(super) fn undo_order(&self, device_index: u32) -> Option<Order> {
+        match self {
+            Self::Setting(_) => None,
+            Self::Route(route) => Some(Order::RemoveRoute(route.message(device_index))),
+            Self::Rule(rule) => Some(Order::RemoveRule(rule.message())),
+        }
+    }
+
     /// The VIP or pool address, if it is the route to one.
     pub(super) fn own_address(&self) -> Option<IpAddr> {
         match self {
@@ -108,6 +176,14 @@ impl Step {
             }
             _ => None,
         }
+    }
+
+    /// Whether it is the route that replies of real servers take to the director.
+    pub(super) fn is_reply_route(&self) -> bool {
+        matches!(
+            self,
+            Self::Route(Route { destination: Destination::Everywhere, via: Via::Device(_), .. })
+        )
     }
 
     /// The command that takes it back, where one can be told in advance.
@@ -136,7 +212,7 @@ impl fmt::Display for Step {
     }
 }
 
-fn ip(is_ipv6: bool) -> &'static str {
+pub(super) fn ip(is_ipv6: bool) -> &'static str {
     if is_ipv6 { "ip -6" } else { "ip" }
 }
 
@@ -145,7 +221,7 @@ fn family(is_ipv6: bool) -> AddressFamily {
 }
 
 /// The length of a prefix that is one address.
-fn full_length(is_ipv6: bool) -> u8 {
+pub(super) fn full_length(is_ipv6: bool) -> u8 {
     if is_ipv6 { 128 } else { 32 }
 }
 
@@ -215,7 +291,9 @@ impl Rule {
         if let Some(source) = self.source {
             command += &format!(" from {source}");
         }
-        command += &format!(" iif {}", self.input);
+        if let Some(input) = &self.input {
+            command += &format!(" iif {input}");
+        }
         if let Some((_, name)) = self.protocol {
             command += &format!(" ipproto {name}");
         }
@@ -233,10 +311,45 @@ impl Rule {
         command + &format!(" protocol {PROTOCOL}")
     }
 
-    /// Whether `other` selects the same packets.
-    pub(super) fn selects_as(&self, other: &RuleMessage) -> bool {
-        other.header.family == family(self.is_ipv6)
-            && self.selectors().iter().all(|selector| other.attributes.contains(selector))
+    /// What `message` says, if it says no more than our rules do.
+    pub(super) fn read(message: &RuleMessage) -> Option<Self> {
+        let is_ipv6 = message.header.family == AddressFamily::Inet6;
+        let mut rule = Self {
+            priority: 0,
+            is_ipv6,
+            source: None,
+            input: None,
+            protocol: None,
+            source_ports: None,
+            destination_ports: None,
+            table: u32::from(message.header.table),
+            goto: None,
+        };
+        let length = message.header.src_len;
+        let ports = |range: &RulePortRange| Some(range.start..=range.end);
+        for attribute in &message.attributes {
+            match attribute {
+                RuleAttribute::Priority(priority) => rule.priority = *priority,
+                RuleAttribute::Source(address) => {
+                    rule.source = Some(Prefix { address: *address, length });
+                }
+                RuleAttribute::Iifname(name) => rule.input = Some(name.as_str().into()),
+                RuleAttribute::IpProtocol(protocol) => {
+                    let number = i32::from(*protocol);
+                    let known = PROTOCOLS.into_iter().find(|(own, _)| i32::from(*own) == number);
+                    rule.protocol = Some(known?);
+                }
+                RuleAttribute::SourcePortRange(range) => rule.source_ports = ports(range),
+                RuleAttribute::DestinationPortRange(range) => rule.destination_ports = ports(range),
+                RuleAttribute::Table(table) => rule.table = *table,
+                RuleAttribute::Goto(priority) => rule.goto = Some(*priority),
+                RuleAttribute::Destination(_)
+                | RuleAttribute::FwMark(_)
+                | RuleAttribute::Oifname(_) => return None,
+                _ => {}
+            }
+        }
+        Some(rule)
     }
 
     pub(super) fn message(&self) -> RuleMessage {
@@ -244,8 +357,8 @@ impl Rule {
         message.header.family = family(self.is_ipv6);
         message.header.action =
             if self.goto.is_some() { RuleAction::Goto } else { RuleAction::ToTable };
-        if self.source.is_some() {
-            message.header.src_len = full_length(self.is_ipv6);
+        if let Some(source) = self.source {
+            message.header.src_len = source.length;
         }
         message.attributes = self.selectors();
         message.attributes.extend([
@@ -258,8 +371,10 @@ impl Rule {
     }
 
     fn selectors(&self) -> Vec<RuleAttribute> {
-        let mut attributes = vec![RuleAttribute::Iifname(self.input.clone())];
-        attributes.extend(self.source.map(RuleAttribute::Source));
+        let mut attributes = Vec::new();
+        attributes
+            .extend(self.input.as_deref().map(|name| RuleAttribute::Iifname(name.to_owned())));
+        attributes.extend(self.source.map(|source| RuleAttribute::Source(source.address)));
         if let Some((number, _)) = self.protocol {
             attributes.push(RuleAttribute::IpProtocol(IpProtocol::from(i32::from(number))));
         }

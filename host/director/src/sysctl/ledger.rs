@@ -138,6 +138,43 @@ impl LedgerLock {
         Ok(ledger)
     }
 
+    /// Reads `ledger` again: another director may have left its own to it.
+    pub fn refresh(&self, ledger: &mut Ledger) {
+        if let Some(refreshed) = Ledger::load(&self.folder, &ledger.name) {
+            *ledger = refreshed;
+        }
+    }
+
+    /// Puts the settings `names` of `ledger` back, or leaves them to another living director's ledger,
+    /// and forgets them. Names that the ledger does not have are passed over.
+    ///
+    /// # Errors
+    /// See [`LedgerError`]. What was not put back stays in the ledger.
+    pub fn give_back(&self, ledger: &mut Ledger, names: &[String]) -> Result<(), LedgerError> {
+        let Some(mut heir) = self.heir_of(ledger)? else { return self.put_back(ledger, names) };
+        heir.inherit(ledger.take(names))?;
+        ledger.save()
+    }
+
+    /// Puts the settings `names` of `ledger` back, whoever else there is, and forgets them: for what
+    /// was changed under this very lock, so that nobody can need it yet.
+    ///
+    /// # Errors
+    /// See [`LedgerError`]. What was not put back stays in the ledger.
+    pub fn put_back(&self, ledger: &mut Ledger, names: &[String]) -> Result<(), LedgerError> {
+        let mut changes = ledger.take(names);
+        let mut result = Ok(());
+        while let Some(change) = changes.pop() {
+            result = change.put_back();
+            if result.is_err() {
+                changes.push(change);
+                break;
+            }
+        }
+        ledger.inherit(changes)?;
+        result
+    }
+
     /// Puts back what `ledger` holds, or leaves it to another living director's ledger.
     ///
     /// # Errors
@@ -145,9 +182,14 @@ impl LedgerLock {
     pub fn close(&self, ledger: Ledger) -> Result<(), LedgerError> {
         // Another director may have left its own to ours meanwhile.
         let ledger = Ledger::load(&self.folder, &ledger.name).unwrap_or(ledger);
-        let mut heir =
-            self.ledgers()?.into_iter().find(|other| other.name != ledger.name && other.is_alive());
+        let mut heir = self.heir_of(&ledger)?;
         ledger.put_back_or_leave_to(heir.as_mut())
+    }
+
+    /// The ledger of another living director.
+    fn heir_of(&self, ledger: &Ledger) -> Result<Option<Ledger>, LedgerError> {
+        let mut others = self.ledgers()?.into_iter();
+        Ok(others.find(|other| other.name != ledger.name && other.is_alive()))
     }
 
     /// The ledgers of this boot and network namespace.
@@ -316,14 +358,25 @@ impl Ledger {
         if_nametoindex(self.record.device.as_str()).is_ok()
     }
 
+    /// The changes of the settings `names`, which the record has no longer, while the file does.
+    fn take(&mut self, names: &[String]) -> Vec<Change> {
+        let (taken, kept) = std::mem::take(&mut self.record.changes)
+            .into_iter()
+            .partition(|change| names.contains(&change.name));
+        self.record.changes = kept;
+        taken
+    }
+
+    /// Takes over `changes`, which were before its own.
+    fn inherit(&mut self, mut changes: Vec<Change>) -> Result<(), LedgerError> {
+        changes.append(&mut self.record.changes);
+        self.record.changes = changes;
+        self.save()
+    }
+
     fn put_back_or_leave_to(mut self, heir: Option<&mut Self>) -> Result<(), LedgerError> {
         match heir {
-            Some(heir) => {
-                let mut changes = std::mem::take(&mut self.record.changes);
-                changes.append(&mut heir.record.changes);
-                heir.record.changes = changes;
-                heir.save()?;
-            }
+            Some(heir) => heir.inherit(std::mem::take(&mut self.record.changes))?,
             None => {
                 for change in self.record.changes.iter().rev() {
                     change.put_back()?;

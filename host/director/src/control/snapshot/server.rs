@@ -8,6 +8,7 @@ use wvs_core::real_server::RealServer;
 use wvs_core::roster::{Member, Stage, Standing};
 use wvs_core::service::Service;
 use wvs_core::time::Moment;
+use wvs_health::Report;
 
 use super::TrafficSnapshot;
 use crate::operation::servers::{WHY_DOWN, why_out};
@@ -28,6 +29,8 @@ pub struct ServerSnapshot {
     /// Why it gets no new connections: `down`, `drained`, `backup, not needed`, `weight 0` or
     /// `at its upper threshold`.
     pub out: Option<String>,
+    /// What its health check says, if it has one.
+    pub health: Option<HealthSnapshot>,
     /// Whether it is needed only when the others are too few.
     pub backup: bool,
     /// Milliseconds until the end of its drain, if that has a deadline.
@@ -46,6 +49,53 @@ pub struct ServerSnapshot {
     pub inactive: u32,
     /// What it carried.
     pub traffic: TrafficSnapshot,
+}
+
+/// What a health check says of a real server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthSnapshot {
+    /// What is asked, by its name in the configuration.
+    pub kind: String,
+    /// Whether the server is up for it.
+    pub up: bool,
+    /// Milliseconds for which it has been so.
+    pub held_ms: u64,
+    /// What the last check found, in a sentence; none before the first.
+    pub last: Option<String>,
+    /// Microseconds that the last check took.
+    pub took_us: u64,
+    /// Good checks since the last bad one.
+    pub good: u32,
+    /// Bad checks since the last good one.
+    pub bad: u32,
+    /// Checks so far.
+    pub checks: u64,
+    /// Bad ones among them.
+    pub failed: u64,
+    /// Those among them that could not be made, for want of something on the director's host.
+    pub unknown: u64,
+    /// How often it went up or down.
+    pub changes: u64,
+}
+
+impl From<Report> for HealthSnapshot {
+    fn from(report: Report) -> Self {
+        let Report { kind, standing, held, last, took, good, bad, .. } = report;
+        let number = |number: u128| u64::try_from(number).unwrap_or(u64::MAX);
+        Self {
+            kind: kind.to_owned(),
+            up: standing == wvs_health::Standing::Up,
+            held_ms: number(held.as_millis()),
+            last: last.map(|finding| finding.reason),
+            took_us: number(took.as_micros()),
+            good,
+            bad,
+            checks: report.checks,
+            failed: report.failed,
+            unknown: report.unknown,
+            changes: report.changes,
+        }
+    }
 }
 
 /// How the clients of a service come back to their servers.
@@ -113,6 +163,8 @@ impl ServerSnapshot {
             set_weight: standing.set,
             measured_weight: standing.measured,
             out: why_out(server, standing, stage).map(str::to_owned),
+            // Who lists servers knows, not they themselves.
+            health: None,
             backup: standing.is_backup,
             drain_ms: deadline.map(|deadline| deadline.millis_since(now)),
             slow_ms: server.slow_since().map(|since| now.millis_since(since)),
