@@ -233,8 +233,11 @@ fn answers_are_as_described() {
                 let response = resolve(&description, &operation["responses"][key]);
                 let content = response["content"].as_object().expect("media types");
                 assert!(content.contains_key(&answered), "{what}: {answered}");
-                let value = serde_json::from_str(&answer).expect("JSON");
-                assert_fits(&description, &content[&answered]["schema"], &value, &what);
+                // Metrics are text, which other tests look at.
+                if answered == "application/json" {
+                    let value = serde_json::from_str(&answer).expect("JSON");
+                    assert_fits(&description, &content[&answered]["schema"], &value, &what);
+                }
             }
         }
     });
