@@ -144,7 +144,6 @@ fn swaps(host: &Host, rounds: usize) {
 /// time, and while modules are loaded.
 fn packets(host: &Host, files: &[PathBuf], rounds: usize) {
     let world = world(16);
-    let director = &world.director;
     let service = &world.service(0);
     let servers = &*service.servers();
     let names = ["rr", "wlc", "sh"];

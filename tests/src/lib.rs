@@ -7,5 +7,6 @@ pub mod fuzz;
 pub mod onlooker;
 pub mod packet;
 pub mod program;
+pub mod recorded;
 pub mod requests;
 pub mod world;

@@ -5,6 +5,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
 
+use wvs::tap::{CaptureRequest, Tap, TapPlace};
 use wvs_abi::Request;
 use wvs_core::connection::table::TableLimits;
 use wvs_core::director::DirectorConfig;
@@ -100,6 +101,46 @@ fn packets_of_established_connections_allocate_nothing() {
             assert_eq!(process(&world, &packet), (Verdict::Forward, 0), "{what}, {vip}");
         }
     }
+}
+
+#[test]
+fn the_tap_allocates_nothing_per_packet_whether_somebody_captures_or_not() {
+    let spec = ServiceSpec::new(Protocol::Tcp, "203.0.113.10:80", &["10.0.0.1:80"]);
+    let world = World::new(vec![spec]);
+    let (client, vip, now) = (at("198.51.100.7:40000"), at("203.0.113.10:80"), world.now());
+    world.forward(&tcp(client, vip, SYN));
+    let director = Arc::new(world.director);
+    let tap = Arc::<Tap>::default();
+    let mut place = TapPlace::new(Arc::clone(&tap), Arc::clone(&director), 0);
+    let mut process = |octets: &[u8]| {
+        let mut buffer = octets.to_vec();
+        buffer.resize(octets.len() + Packet::HEADROOM, 0);
+        let before = ALLOCATIONS.get();
+        let mut packet = Packet::new(&mut buffer, octets.len());
+        let is_shown = place.look(&packet);
+        let verdict = director.process(&mut packet, now);
+        if is_shown {
+            place.show(verdict, packet.octets_mut(), true);
+        }
+        (is_shown, ALLOCATIONS.get() - before)
+    };
+    let (ack, stray) = (tcp(client, vip, ACK), tcp(at("198.51.100.8:1"), vip, ACK));
+    assert_eq!(process(&ack), (false, 0));
+    let request = CaptureRequest {
+        service: Some("service-1".to_owned()),
+        hosts: vec!["198.51.100.0/24".parse().unwrap()],
+        ports: vec![80],
+        ..CaptureRequest::default()
+    };
+    let recording = tap.capture(&request, &director, "wvs0", 1).unwrap();
+    // Also the packet at which the thread learns of it.
+    for packet in [&ack, &stray, &ack] {
+        assert_eq!(process(packet), (true, 0));
+    }
+    assert_eq!(recording.statistics().matched, 3);
+    drop(recording);
+    assert!(!process(&ack).0);
+    assert_eq!(process(&ack), (false, 0));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The README and the guide for operators held against the program. The README's Rust is compiled as a test of
 //! `wvs-sdk`.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -31,6 +32,10 @@ fn configurations_are_good() {
     assert!(configurations.len() >= 2);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("readme.yaml");
+    // What a configuration names has to be there.
+    let token = folder.path().join("token");
+    std::fs::write(&token, "0123456789abcdef").unwrap();
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
     for configuration in configurations {
         std::fs::write(&path, configuration).unwrap();
         let output = Command::new(WVS).arg("check").arg("-c").arg(&path).output().unwrap();
@@ -47,7 +52,7 @@ fn commands_exist_with_their_options() {
             let command = line.strip_prefix("sudo ").unwrap_or(line);
             let Some(arguments) = command.strip_prefix("wvs ") else { continue };
             let words = arguments.split_whitespace();
-            let words = words.take_while(|word| !matches!(*word, "#" | "|" | "&&" | ">"));
+            let words = words.take_while(|word| !matches!(*word, "#" | "|" | "&&" | ">" | "<"));
             let output = Command::new(WVS).args(words).arg("--help").output().unwrap();
             assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
             tried += 1;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 
 use jsonschema::Validator;
 use serde_json::{Value, json};
@@ -142,74 +143,109 @@ fn reader_and_schema_refuse_the_same() {
     }
 }
 
-/// A place in a document that has every key.
-struct Place {
-    /// As in a JSON pointer.
+/// Where a value stands.
+#[derive(Clone, Default)]
+struct At {
+    /// As a JSON pointer has it.
     pointer: String,
-    /// As in the reader's messages.
+    /// As the reader's messages have it.
     path: String,
-    kind: &'static Kind,
 }
 
-/// Every place of a mapping with known keys, the mapping's own first.
-fn places(value: &Value, table: &'static Table, pointer: &str, path: &str, found: &mut Vec<Place>) {
-    for key in table.keys {
-        let Some(value) = value.get(key.name) else { continue };
-        let pointer = format!("{pointer}/{}", key.name);
-        let path =
-            if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
-        within(value, &key.kind, &pointer, &path, found);
-        found.push(Place { pointer, path, kind: &key.kind });
+impl At {
+    fn key(&self, name: &str) -> Self {
+        let dot = if self.path.is_empty() { "" } else { "." };
+        Self {
+            pointer: format!("{}/{name}", self.pointer),
+            path: format!("{}{dot}{name}", self.path),
+        }
+    }
+
+    fn element(&self, index: usize) -> Self {
+        Self {
+            pointer: format!("{}/{index}", self.pointer),
+            path: format!("{}[{index}]", self.path),
+        }
     }
 }
 
-fn within(value: &Value, kind: &'static Kind, pointer: &str, path: &str, found: &mut Vec<Place>) {
+/// A key in a document that can be used.
+struct Place {
+    document: Rc<Value>,
+    at: At,
+    kind: &'static Kind,
+}
+
+impl Place {
+    /// The document with another value in this place.
+    fn with(&self, value: Value) -> Value {
+        let mut document = Value::clone(&self.document);
+        *document.pointer_mut(&self.at.pointer).unwrap() = value;
+        document
+    }
+}
+
+/// Finds the keys of a mapping that were not found before, those within it first.
+fn keys_of(value: &Value, table: &'static Table, at: &At, found: &mut Vec<(At, &'static Kind)>) {
+    for key in table.keys {
+        let Some(value) = value.get(key.name) else { continue };
+        let at = at.key(key.name);
+        keys_within(value, &key.kind, &at, found);
+        if found.iter().all(|(_, kind)| !std::ptr::eq(*kind, &raw const key.kind)) {
+            found.push((at, &key.kind));
+        }
+    }
+}
+
+fn keys_within(value: &Value, kind: &'static Kind, at: &At, found: &mut Vec<(At, &'static Kind)>) {
     match (kind, value) {
         (Kind::Mapping(table) | Kind::Options(table), Value::Object(_)) => {
-            places(value, table, pointer, path, found);
+            keys_of(value, table, at, found);
         }
         (Kind::Named(_, table, _), Value::Object(entries)) => {
             for (name, value) in entries {
-                places(
-                    value,
-                    table,
-                    &format!("{pointer}/{name}"),
-                    &format!("{path}.{name}"),
-                    found,
-                );
+                keys_of(value, table, &at.key(name), found);
             }
         }
         (Kind::List(_, kind, _), Value::Array(list)) => {
             for (index, value) in list.iter().enumerate() {
-                within(
-                    value,
-                    kind,
-                    &format!("{pointer}/{index}"),
-                    &format!("{path}[{index}]"),
-                    found,
-                );
+                keys_within(value, kind, &at.element(index), found);
             }
         }
         (Kind::Either(kinds), _) => {
-            kinds.iter().for_each(|kind| within(value, kind, pointer, path, found));
+            kinds.iter().for_each(|kind| keys_within(value, kind, at, found));
         }
-        (Kind::Said(_, kind), _) => within(value, kind, pointer, path, found),
+        (Kind::Said(_, kind), _) => keys_within(value, kind, at, found),
         _ => {}
     }
 }
 
-/// A document that has every key, and where.
-fn every_key() -> (Value, Vec<Place>) {
-    let document = parse(&read_file("tests/tests/config/every-key.yaml"));
+/// Every key once, each in a document with one service.
+fn every_key() -> Vec<Place> {
+    let mut whole = parse(&read_file("tests/tests/config/every-key.yaml"));
     let mut found = Vec::new();
-    places(&document, &FILE, "", "", &mut found);
-    (document, found)
-}
-
-fn with(document: &Value, pointer: &str, value: Value) -> Value {
-    let mut document = document.clone();
-    *document.pointer_mut(pointer).unwrap() = value;
-    document
+    keys_of(&whole, &FILE, &At::default(), &mut found);
+    // As a number, a text that looks like one is no longer what was written: `0600`, or `00`.
+    for (at, _) in found.drain(..).filter(|(_, kind)| matches!(kind, Kind::Text(..))) {
+        let value = whole.pointer_mut(&at.pointer).unwrap();
+        if let Some(number) = value.as_f64() {
+            *value = json!(format!("{number:04}"));
+        }
+    }
+    let mut every = Vec::new();
+    for service in whole["services"].as_array().unwrap() {
+        let mut document = whole.clone();
+        document["services"] = json!([service]);
+        let before = found.len();
+        keys_of(&document, &FILE, &At::default(), &mut found);
+        let reading = read(&document.to_string());
+        assert!(reading.is_usable(), "{reading}");
+        let document = Rc::new(document);
+        for (at, kind) in &found[before..] {
+            every.push(Place { document: Rc::clone(&document), at: at.clone(), kind });
+        }
+    }
+    every
 }
 
 /// What the reader says about one place. JSON is YAML.
@@ -222,15 +258,14 @@ fn errors_at(document: &Value, path: &str) -> Vec<String> {
 #[test]
 fn ranges_of_the_keys_are_those_of_the_reader() {
     let validator = validator();
-    let (document, places) = every_key();
     let fits = |place: &Place, value: Value| {
-        let document = with(&document, &place.pointer, value);
-        let errors = errors_at(&document, &place.path);
+        let document = place.with(value);
+        let errors = errors_at(&document, &place.at.path);
         let is_refused = errors.iter().any(|error| error.contains("does not fit"));
         (!is_refused, validator.is_valid(&document))
     };
     let mut ranges = 0;
-    for place in &places {
+    for place in &every_key() {
         let alternatives = match place.kind {
             Kind::Either(kinds) => kinds.iter().collect(),
             kind => vec![kind],
@@ -257,13 +292,13 @@ fn ranges_of_the_keys_are_those_of_the_reader() {
                 _ => continue,
             };
             for value in good {
-                assert_eq!(fits(place, value.clone()), (true, true), "{}: {value}", place.path);
+                assert_eq!(fits(place, value.clone()), (true, true), "{}: {value}", place.at.path);
             }
             for value in bad {
                 let (fits, is_valid) = fits(place, value.clone());
-                assert!(!fits, "{}: {value}", place.path);
+                assert!(!fits, "{}: {value}", place.at.path);
                 // How long a duration is, a schema does not see; nor how many octets a text says.
-                assert_eq!(is_valid, value.is_string(), "{}: {value}", place.path);
+                assert_eq!(is_valid, value.is_string(), "{}: {value}", place.at.path);
             }
             ranges += 1;
         }
@@ -274,65 +309,51 @@ fn ranges_of_the_keys_are_those_of_the_reader() {
 #[test]
 fn whatever_the_reader_takes_is_valid_at_every_key() {
     let validator = validator();
-    let (document, places) = every_key();
-    assert!(read(&document.to_string()).is_usable());
     let values = [
-        json!(true),
         json!(0),
         json!(1),
         json!(-1),
-        json!(80),
-        json!(70_000),
         json!(1.5),
         json!(""),
         json!("x"),
-        json!("a b"),
         json!("/x"),
         json!("auto"),
         json!("none"),
         json!("tcp"),
         json!("1s"),
-        json!("5m"),
         json!("1h30m"),
-        json!("64KiB"),
         json!("2MiB"),
         json!("0.25%"),
-        json!("101%"),
         json!("10.0.0.200"),
         json!("2001:db8::99"),
         json!("80-90"),
         json!("00ff"),
         json!([]),
-        json!(["x"]),
         json!([80, "90-99"]),
         json!({}),
         json!({ "x": 1 }),
         Value::Null,
     ];
     let (mut taken, mut refused) = (0, 0);
-    for place in &places {
+    for place in &every_key() {
         for value in &values {
-            let document = with(&document, &place.pointer, value.clone());
-            let is_valid = validator.is_valid(&document);
-            if read(&document.to_string()).is_usable() {
-                assert!(is_valid, "{}: {value}", place.path);
+            let document = place.with(value.clone());
+            if validator.is_valid(&document) {
                 taken += 1;
-            } else if !is_valid {
+            } else {
+                let reading = read(&document.to_string());
+                assert!(!reading.is_usable(), "{}: {value}", place.at.path);
                 refused += 1;
             }
         }
         // Nothing has a mapping that is not its own.
         let is_any = matches!(place.kind, Kind::Said(_, Kind::Any));
         if !is_any && !matches!(place.kind, Kind::Named(..)) {
-            let document = with(&document, &place.pointer, json!({ "unknown_key": 1 }));
-            assert_ne!(
-                errors_at(&document, &format!("{}.unknown_key", place.path)).len()
-                    + errors_at(&document, &place.path).len(),
-                0,
-                "{}",
-                place.path
-            );
-            assert!(!validator.is_valid(&document), "{}", place.path);
+            let (document, path) = (place.with(json!({ "unknown_key": 1 })), &place.at.path);
+            let mut errors = errors_at(&document, path);
+            errors.extend(errors_at(&document, &format!("{path}.unknown_key")));
+            assert_ne!(errors, [""; 0], "{path}");
+            assert!(!validator.is_valid(&document), "{path}");
         }
     }
     assert!(taken > 100 && refused > 1_000, "{taken} taken, {refused} refused");

@@ -235,7 +235,7 @@ fn answer_of<A: Address>(tuple: &Tuple<A>, seen_as: SocketAddr) -> Option<Rewrit
 }
 
 /// What the scheduler is told of a first packet.
-fn request<A: Address>(tuple: &Tuple<A>, now: Moment) -> Request {
+pub(crate) fn request<A: Address>(tuple: &Tuple<A>, now: Moment) -> Request {
     Request {
         family: if A::IS_IPV6 { 6 } else { 4 },
         protocol: tuple.protocol.number(A::IS_IPV6),

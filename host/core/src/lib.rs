@@ -30,6 +30,7 @@ mod answer;
 pub mod connection;
 pub mod director;
 pub mod event;
+pub mod explain;
 pub mod fragment;
 pub mod packet;
 pub mod persistence;

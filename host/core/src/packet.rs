@@ -60,8 +60,10 @@ impl<'a> Packet<'a> {
         Self { checksum, ..self }
     }
 
+    /// What is in its checksum field.
     #[inline]
-    pub(crate) const fn checksum(&self) -> TransportChecksum {
+    #[must_use]
+    pub const fn checksum(&self) -> TransportChecksum {
         self.checksum
     }
 

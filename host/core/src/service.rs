@@ -12,6 +12,7 @@ use wvs_abi::Request;
 use crate::connection::state::{LiveTimeouts, Timeouts};
 use crate::connection::tuple::Endpoint;
 use crate::event::EventQueue;
+use crate::explain::Scheduling;
 use crate::packet::address::Address;
 use crate::persistence::{Persistence, Templates};
 use crate::pool::Pool;
@@ -571,6 +572,35 @@ impl Service {
         };
         self.counters.sorry.count();
         Some(Placement { is_sorry: true, ..Placement::by_director(server) })
+    }
+
+    /// What [`place`](Self::place) would go by. Nothing changes.
+    pub(crate) fn prospect(
+        self: &Arc<Self>,
+        client: IpAddr,
+        request: Request,
+        now: Moment,
+    ) -> Scheduling {
+        let template = self.terms.templates.find(client, now);
+        let seat = self.seat();
+        let mut random = seat.random.clone();
+        let request = Request { service_id: self.id, random: random.next(), ..request };
+        let slow_start = seat.roster.rules().slow_start;
+        let spared_up_to = u32::try_from(random.next() & 1_023).unwrap_or(0);
+        let share = |server: &Arc<RealServer>| {
+            if slow_start.is_zero() { u32::MAX } else { server.share(now, slow_start) }
+        };
+        Scheduling {
+            service: Arc::clone(self),
+            is_one_packet: self.settings().is_one_packet,
+            template,
+            stage: seat.roster.stage(),
+            members: seat.roster.members().collect(),
+            sorry: seat.roster.sorry().cloned(),
+            request,
+            spared_up_to,
+            shares: seat.roster.servers().iter().map(share).collect(),
+        }
     }
 
     /// Tells the scheduler of at most so many events.

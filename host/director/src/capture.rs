@@ -1,11 +1,13 @@
-//! Captures: packets with the times at which they were seen, in the pcap format of tcpdump.
+//! Captures: packets with the times at which they were seen, in the pcap format of tcpdump or the
+//! pcapng format of Wireshark.
 //!
-//! Read first: draft-ietf-opsawg-pcap (the file), and draft-ietf-opsawg-pcaplinktype (what is in
-//! front of each packet). The crates for it give up at the first record that is longer than the
-//! file's snapshot length, which old versions of tcpdump wrote, and lose what they had read;
-//! the format is two fixed headers, so they are read here.
+//! Read first: draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng (the file), and
+//! draft-ietf-opsawg-pcaplinktype (what is in front of each packet). The crates for it give up at
+//! the first record that is longer than the file's snapshot length, which old versions of tcpdump
+//! wrote, and lose what they had read; the formats are a few fixed headers, so they are read here.
 
 mod link;
+mod pcapng;
 mod reader;
 mod writer;
 
@@ -13,6 +15,7 @@ use std::io;
 use std::time::Duration;
 
 pub use link::LinkType;
+pub use pcapng::{BlockCutter, CaptureStatistics, CapturedPacket, NotBlocks, PcapngWriter};
 pub use reader::CaptureReader;
 pub use writer::CaptureWriter;
 
@@ -33,12 +36,16 @@ const MAGIC_MICROS: u32 = 0xa1b2_c3d4;
 const MAGIC_NANOS: u32 = 0xa1b2_3c4d;
 
 /// What a capture says of a packet besides its octets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// When it was seen, since 1970.
     pub time: Duration,
     /// Octets that it had on the link; more than were captured when it was cut short.
     pub original_octets: usize,
+    /// Whether it was sent by where it was captured; only pcapng says so.
+    pub is_outbound: bool,
+    /// Whether its transport checksum was left to a device to finish; only pcapng says so.
+    pub is_checksum_unfinished: bool,
 }
 
 /// Why a capture cannot be read, or not to its end.
@@ -53,12 +60,9 @@ pub enum CaptureError {
         /// What there is.
         octets: usize,
     },
-    /// The newer format that Wireshark writes.
-    #[error("a pcapng file; make a pcap file of it with `editcap -F pcap IN OUT`")]
-    PcapNg,
     /// Something else.
     #[error(
-        "not a pcap file: it begins with {magic:08x}; give a capture as `tcpdump -w` writes it"
+        "not a pcap or pcapng file: it begins with {magic:08x}; give a capture as `tcpdump -w` writes it"
     )]
     NotPcap {
         /// The first four octets as a number.
@@ -86,6 +90,16 @@ pub enum CaptureError {
         /// Number of the packet, from 1 on.
         packet: u64,
         /// Where its record begins in the file.
+        offset: u64,
+    },
+    /// A block of a pcapng file that cannot be right.
+    #[error(
+        "broken at packet {packet}, octet {offset} of the file: a block of pcapng that cannot be right"
+    )]
+    Block {
+        /// Number of the next packet, from 1 on.
+        packet: u64,
+        /// Where the block begins in the file.
         offset: u64,
     },
     /// A record that is longer than any packet.

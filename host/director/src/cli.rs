@@ -1,9 +1,11 @@
 //! The command line.
 
+mod capture;
 mod check;
 mod connections;
 mod demo;
 mod doctor;
+mod explain;
 mod import;
 mod list;
 mod manuals;
@@ -51,8 +53,12 @@ const REFUSED: u8 = 2;
   wvs list                 show the running director's services and servers
   wvs connections          show its connections
   wvs drain web 10.0.0.11  empty a real server
+  wvs explain 198.51.100.7:40000 203.0.113.10:80
+                           say what it would do with a packet, and why
   wvs plugin swap web wlc  give a service to another scheduler while it runs
   wvs reload               have it read its configuration again
+  wvs capture web --dropped -o web.pcapng
+                           record its packets, and what became of each
   wvs replay in.pcap -c wvs.yaml -o out.pcap
                            see what a director would do with captured packets
   wvs import ipvsadm       make a configuration of the rules of ipvsadm, or of keepalived
@@ -76,8 +82,10 @@ enum Command {
     Drain(server::DrainArgs),
     Enable(server::EnableArgs),
     Weight(server::WeightArgs),
+    Explain(explain::ExplainArgs),
     Plugin(plugin::PluginArgs),
     Reload(reload::ReloadArgs),
+    Capture(capture::CaptureArgs),
     Replay(replay::ReplayArgs),
     Import(import::ImportArgs),
     Schema(schema::SchemaArgs),
@@ -116,8 +124,10 @@ pub(crate) fn main() -> ExitCode {
             Command::Drain(args) => server::drain(&args),
             Command::Enable(args) => server::enable(&args),
             Command::Weight(args) => server::weight(&args),
+            Command::Explain(args) => explain::explain(&args),
             Command::Plugin(args) => plugin::plugin(&args),
             Command::Reload(args) => reload::reload(&args),
+            Command::Capture(args) => capture::capture(&args),
             Command::Replay(args) => replay::replay(&args),
             Command::Import(args) => import::import(&args),
             Command::Schema(args) => schema::schema(&args),

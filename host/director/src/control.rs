@@ -6,12 +6,14 @@
 //! | `GET /v1/stats` | [`snapshot::StatsSnapshot`] |
 //! | `GET /v1/plugins` | [`snapshot::PluginsSnapshot`] |
 //! | `GET /v1/connections?service=NAME&limit=N` | [`snapshot::ConnectionList`] |
+//! | `GET /v1/explain?from=A:P&to=A:P&protocol=tcp` | [`snapshot::ExplanationSnapshot`] |
 //! | `GET /metrics` | [`metrics`](crate::metrics) as text |
 //! | `GET /v1/services/NAME/scheduler/recording` | a recording, as octets |
 //! | `POST /v1/services/NAME/scheduler/ACTION` | [`snapshot::ChangeSnapshot`] |
 //! | `POST /v1/services/NAME/servers/SERVER/ACTION` | [`snapshot::ServerStanding`] |
 //! | `POST /v1/reload` | [`snapshot::ReloadSnapshot`] |
 //! | `POST /v1/preview`, with a configuration | [`snapshot::ReloadSnapshot`], of what it would change |
+//! | `POST /v1/captures` | a pcapng file, as it comes to be |
 //!
 //! What the actions are and what they are told is in `change` and `servers`. Whatever is refused is
 //! answered with a [`snapshot::Refusal`]. Whoever may open the socket, which its mode and group decide,
@@ -19,6 +21,7 @@
 //! [`TokenListener`]. `docs/openapi.yaml` describes all of it for programs.
 
 mod access;
+mod capture;
 mod change;
 mod client;
 mod listener;
@@ -29,10 +32,11 @@ mod socket;
 
 pub use access::{AccessCounters, Token, TokenError};
 pub use change::{ModuleQuery, ShareRequest, SwapRequest};
-pub use client::{AskError, Message, ask, fetch, tell};
+pub use client::{AskError, Message, Received, ask, fetch, receive, tell};
 pub use listener::TokenListener;
 pub use server::{Answers, ControlServer, routes};
 pub use servers::{DrainRequest, Then, WeightRequest};
+pub(crate) use socket::group_of;
 pub use socket::{ClaimError, ControlSocket};
 
 /// The path of [`snapshot::ServicesSnapshot`].
@@ -55,6 +59,12 @@ pub const RELOAD: &str = "/v1/reload";
 
 /// The path that says what a configuration would change.
 pub const PREVIEW: &str = "/v1/preview";
+
+/// The path of [`snapshot::ExplanationSnapshot`].
+pub const EXPLAIN: &str = "/v1/explain";
+
+/// The path that packets are recorded under.
+pub const CAPTURES: &str = "/v1/captures";
 
 /// The most connections that are listed at once.
 pub const CONNECTIONS_LISTED_MAX: usize = 100_000;

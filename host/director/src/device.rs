@@ -19,6 +19,7 @@ use tun::AbstractDevice;
 
 pub use driver::Offload;
 use driver::{Attachment, Features};
+pub(crate) use frame::PACKET_OCTETS_MAX;
 use interface::Interface;
 pub use packet_loop::{DeviceCounters, PacketLoop, PacketPulse};
 pub use steering::Steering;

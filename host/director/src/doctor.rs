@@ -15,7 +15,7 @@ mod settings;
 mod traffic;
 mod width;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -142,7 +142,8 @@ pub async fn examine(
     };
     findings.extend(look_at_servers(&inspector, config, &ways, &seen, &outcomes).await?);
     if !probing.is_wanted {
-        let untried = ways.iter().filter(|way| !seen.has_answered(way.server)).count();
+        let answering = seen.answering();
+        let untried = ways.iter().filter(|way| !answering.contains(&way.server)).count();
         if untried > 0 {
             unexamined.push(format!(
                 "whether replies of {} come back by this host: nothing was seen of them yet; \
@@ -222,20 +223,22 @@ fn probe_servers(
     if !rights::may_probe() {
         return Err(ExamineError::Probe(io::ErrorKind::PermissionDenied.into()));
     }
-    let protocol_of = |server: SocketAddr| {
-        let mut services = config.services.iter();
-        let serves = services.find(|service| {
-            service.sorry == Some(server) || service.servers.iter().any(|of| of.address == server)
-        });
-        serves.map_or(Protocol::Tcp, |service| service.protocol)
-    };
+    let mut protocols = HashMap::new();
+    for service in &config.services {
+        let servers = service.servers.iter().map(|server| server.address).chain(service.sorry);
+        protocols.extend(servers.map(|server| (server, service.protocol)));
+    }
     let targets: Vec<_> = ways
         .iter()
         .map(|way| {
             let nobody = NOBODY[usize::from(way.server.is_ipv6())];
             let client = client.filter(|client| client.is_ipv6() == nobody.is_ipv6());
             let client = client.unwrap_or(nobody);
-            Target { way, protocol: protocol_of(way.server), client }
+            Target {
+                way,
+                protocol: protocols.get(&way.server).copied().unwrap_or(Protocol::Tcp),
+                client,
+            }
         })
         .collect();
     let outcomes = probe::ask(&targets).map_err(ExamineError::Probe)?;
@@ -253,8 +256,7 @@ async fn look_at_servers(
     let beside = seen.beside_servers(config, inspector.addresses(), ways);
     let mut findings = traffic::clients_beside(&beside, ways);
     let absent = inspector.absent_neighbours().await?;
-    let is_nat =
-        |server: SocketAddr| inspector.needs().servers.iter().any(|(_, nat)| *nat == server);
+    let nat: HashSet<_> = inspector.needs().servers.iter().map(|(_, server)| *server).collect();
     let mute = seen.mute_servers(config);
     for way in ways {
         let server = way.server;
@@ -268,7 +270,7 @@ async fn look_at_servers(
                         "neither a connection nor a ping"
                     };
                     findings.push(traffic::silent(server, how));
-                } else if !outcome.is_back && is_nat(server) {
+                } else if !outcome.is_back && nat.contains(&server) {
                     let how = "it answers this host, but not a client by way of it";
                     findings.push(traffic::no_route_back(server, Some(way), how));
                 }

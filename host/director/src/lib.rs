@@ -10,6 +10,7 @@ pub mod demo;
 pub mod deployment;
 pub mod device;
 pub mod doctor;
+pub mod explain;
 pub mod import;
 pub mod lab;
 pub mod logging;
@@ -25,6 +26,7 @@ pub mod seat;
 pub mod service_manager;
 mod stop_signals;
 pub mod sysctl;
+pub mod tap;
 
 use std::process::ExitCode;
 

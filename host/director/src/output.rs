@@ -2,6 +2,7 @@
 //! those find their way.
 
 pub mod connections;
+pub mod explanation;
 pub mod plugins;
 pub mod reload;
 

@@ -7,18 +7,22 @@ use std::time::Duration;
 
 use serde::Serialize;
 use wvs_core::director::Director;
-use wvs_core::packet::Packet;
+use wvs_core::packet::{Packet, TransportChecksum};
 use wvs_core::random::Random;
+use wvs_core::services::Services;
 use wvs_core::time::Moment;
 use wvs_core::verdict::Verdict;
 use wvs_plugin::{Host, HostError};
 
-use crate::capture::{CaptureError, CaptureReader, CaptureWriter, RECORD_OCTETS_MAX};
+use crate::capture::{
+    CaptureError, CaptureReader, CaptureWriter, PcapngWriter, RECORD_OCTETS_MAX, Record,
+};
 use crate::config::Config;
 use crate::control::snapshot::{ConnectionsSnapshot, PacketsSnapshot, ServiceSnapshot};
 use crate::deployment::{Deployment, Misfit};
 use crate::run::director_config;
 use crate::seat::Seat;
+use crate::tap::{Kind, Outcome};
 
 /// Seed of everything that is random in a running director.
 const SEED: u64 = 1;
@@ -31,6 +35,93 @@ const START: Duration = Duration::from_hours(24);
 /// 16,384, so these reach all of four million.
 const SWEEPS_MAX: u64 = 256;
 
+/// Where a replay writes to.
+pub trait ReplayOutput {
+    /// Takes a packet and what became of it; how many packets were sent with that.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn write(&mut self, replayed: Replayed<'_>) -> io::Result<u64>;
+}
+
+/// A packet of a capture and what became of it.
+#[derive(Debug)]
+pub struct Replayed<'a> {
+    time: Duration,
+    /// As it came; empty for a part of a packet that was held until now.
+    before: &'a mut [u8],
+    /// As it is sent, if it is.
+    after: Option<&'a mut [u8]>,
+    kind: Kind,
+    is_checksum_unfinished: bool,
+    number: u64,
+    services: &'a Services,
+}
+
+/// What is sent, and nothing else.
+impl<W: Write> ReplayOutput for CaptureWriter<W> {
+    fn write(&mut self, replayed: Replayed<'_>) -> io::Result<u64> {
+        let Some(after) = replayed.after else { return Ok(0) };
+        Self::write(self, replayed.time, after)?;
+        Ok(1)
+    }
+}
+
+/// A pcapng file of what came and what is sent, with what became of each packet as its comment, as
+/// `wvs capture` writes it.
+#[derive(Debug)]
+pub struct CommentedOutput<W> {
+    output: W,
+    file: PcapngWriter,
+    comment: String,
+}
+
+impl<W: Write> CommentedOutput<W> {
+    /// Begins a file. `output` should be buffered.
+    #[must_use]
+    pub fn new(output: W) -> Self {
+        let file = PcapngWriter::new("replay", RECORD_OCTETS_MAX);
+        Self { output, file, comment: String::new() }
+    }
+
+    /// Writes what is still buffered.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn finish(mut self) -> io::Result<()> {
+        // Only what comes before the first packet may be waiting.
+        self.output.write_all(&self.file.take())?;
+        self.output.flush()
+    }
+}
+
+impl<W: Write> ReplayOutput for CommentedOutput<W> {
+    fn write(&mut self, replayed: Replayed<'_>) -> io::Result<u64> {
+        let Replayed { time, before, after, kind, is_checksum_unfinished, number, services } =
+            replayed;
+        let is_sent = after.is_some();
+        // One that is sent on as it came is in the file once.
+        let is_passed = kind == Kind::Verdict(Verdict::Pass);
+        let after = after.filter(|_| !is_passed).unwrap_or_default();
+        let outcome = Outcome {
+            kind,
+            time,
+            took: Duration::ZERO,
+            before_length: before.len(),
+            before,
+            after_length: after.len(),
+            after,
+            is_checksum_unfinished,
+            is_written: true,
+            id: number,
+            queue: 0,
+        };
+        outcome.put(&mut self.file, &mut self.comment, services);
+        self.output.write_all(&self.file.take())?;
+        Ok(is_sent.into())
+    }
+}
+
 /// A director that is given captured packets.
 #[derive(Debug)]
 pub struct Replay {
@@ -40,6 +131,8 @@ pub struct Replay {
     began: Option<Duration>,
     /// When the table was last swept, by the director's clock.
     swept: Moment,
+    /// The packet as it came, and the director's place to work in.
+    before: Vec<u8>,
     buffer: Vec<u8>,
     summary: Summary,
 }
@@ -51,6 +144,9 @@ pub struct Summary {
     pub frames: u64,
     /// Frames without an IP packet, such as ARP.
     pub not_ip: u64,
+    /// Frames that were sent where they were captured, which only pcapng says, and so are not given to
+    /// the director.
+    pub outbound: u64,
     /// Frames that the capture has only the beginning of.
     pub cut_short: u64,
     /// Packets written.
@@ -109,6 +205,7 @@ impl Replay {
             seats,
             began: None,
             swept: Moment::default(),
+            before: Vec::new(),
             buffer: Vec::new(),
             summary: Summary::default(),
         })
@@ -121,11 +218,15 @@ impl Replay {
     pub fn run(
         &mut self,
         input: &mut CaptureReader<impl Read>,
-        output: &mut CaptureWriter<impl Write>,
+        output: &mut impl ReplayOutput,
     ) -> Result<(), ReplayError> {
         let mut frame = Vec::new();
         while let Some(record) = input.read(&mut frame)? {
             self.summary.frames += 1;
+            if record.is_outbound {
+                self.summary.outbound += 1;
+                continue;
+            }
             if record.original_octets > frame.len() {
                 self.summary.cut_short += 1;
             }
@@ -133,7 +234,7 @@ impl Replay {
                 self.summary.not_ip += 1;
                 continue;
             };
-            self.process(packet, record.time, output).map_err(ReplayError::Write)?;
+            self.process(packet, record, output).map_err(ReplayError::Write)?;
         }
         Ok(())
     }
@@ -141,27 +242,51 @@ impl Replay {
     fn process(
         &mut self,
         octets: &[u8],
-        time: Duration,
-        output: &mut CaptureWriter<impl Write>,
+        record: Record,
+        output: &mut impl ReplayOutput,
     ) -> io::Result<()> {
+        let Record { time, is_checksum_unfinished, .. } = record;
         let now = self.moment(time);
         self.sweep(now);
+        self.before.clear();
+        self.before.extend_from_slice(octets);
         self.buffer.clear();
         self.buffer.extend_from_slice(octets);
         self.buffer.resize(octets.len() + Packet::HEADROOM, 0);
-        let mut packet = Packet::new(&mut self.buffer, octets.len());
-        match self.director.process(&mut packet, now) {
-            Verdict::Forward | Verdict::Reply | Verdict::Pass => {
-                output.write(time, packet.octets())?;
-                self.summary.written += 1;
-            }
-            Verdict::Hold | Verdict::Drop(_) => {}
-        }
+        let checksum = if is_checksum_unfinished {
+            TransportChecksum::Partial
+        } else {
+            TransportChecksum::Complete
+        };
+        let mut packet = Packet::new(&mut self.buffer, octets.len()).with_checksum(checksum);
+        let verdict = self.director.process(&mut packet, now);
+        let after = match verdict {
+            Verdict::Forward | Verdict::Reply | Verdict::Pass => Some(packet.octets_mut()),
+            Verdict::Hold | Verdict::Drop(_) => None,
+        };
+        let number = self.summary.frames;
+        let services = &*self.director.services();
+        self.summary.written += output.write(Replayed {
+            time,
+            before: &mut self.before,
+            after,
+            kind: Kind::Verdict(verdict),
+            is_checksum_unfinished,
+            number,
+            services,
+        })?;
         // Parts of a packet whose first part this one was.
         self.buffer.resize(RECORD_OCTETS_MAX, 0);
         while let Some(length) = self.director.next_released(&mut self.buffer) {
-            output.write(time, self.buffer.get(..length).unwrap_or_default())?;
-            self.summary.written += 1;
+            self.summary.written += output.write(Replayed {
+                time,
+                before: &mut [],
+                after: self.buffer.get_mut(..length),
+                kind: Kind::Released,
+                is_checksum_unfinished: false,
+                number,
+                services,
+            })?;
         }
         Ok(())
     }

@@ -15,16 +15,17 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::{JoinError, JoinHandle, spawn_blocking, yield_now};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use wvs_core::connection::Connection;
 use wvs_core::connection::table::Table;
 use wvs_core::director::{Director, DirectorConfig};
+use wvs_core::explain::Question;
 use wvs_core::packet::address::Address;
 use wvs_core::real_server::RealServer;
 use wvs_core::service::Terms;
 use wvs_core::time::Moment;
 use wvs_health::{Checkers, ServerKey};
-use wvs_plugin::{Host, HostError};
+use wvs_plugin::{Host, HostError, InstanceError};
 
 pub use pulse::{Pulse, Stalled};
 use ways::Roads;
@@ -33,15 +34,16 @@ use crate::clock::Clock;
 use crate::config::{Config, ForwardingConfig, RoutingMode};
 use crate::connection_log::{ConnectionLog, OpenError};
 use crate::control::snapshot::{
-    ChangeSnapshot, ConnectionList, ConnectionSnapshot, DeviceSnapshot, HealthSnapshot,
-    PluginsSnapshot, ReloadSnapshot, ServerStanding, ServiceSnapshot, ServicesSnapshot,
-    StatsSnapshot,
+    ChangeSnapshot, ConnectionList, ConnectionSnapshot, DeviceSnapshot, ExplanationSnapshot,
+    HealthSnapshot, PluginsSnapshot, ReloadSnapshot, ServerStanding, ServiceSnapshot,
+    ServicesSnapshot, StatsSnapshot,
 };
 use crate::control::{
     AccessCounters, Answers, ClaimError, ControlServer, ControlSocket, TokenListener,
 };
 use crate::deployment::{Deployment, Misfit};
 use crate::device::{Device, DeviceCounters, DeviceError, DeviceNeeds, Offload, PacketLoop};
+use crate::explain::explain;
 use crate::logging;
 use crate::metrics::Scrape;
 use crate::metrics::counters::{ReloadCounters, SweepCounters, seconds_since_1970};
@@ -51,6 +53,7 @@ use crate::operation::servers::ServerAction;
 use crate::operation::{self, Action, ChangeError, Operation};
 use crate::route::{self, RouteError, RouteNeeds};
 use crate::seat::Seat;
+use crate::tap::{CaptureRefusal, CaptureRequest, Recording, Tap};
 
 /// The version in listings and answers.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -111,6 +114,7 @@ struct State {
     device_offload: Offload,
     device_counters: Arc<DeviceCounters>,
     access: Arc<AccessCounters>,
+    tap: Arc<Tap>,
     connection_log: ConnectionLog,
     sweeps: SweepCounters,
     reloads: ReloadCounters,
@@ -174,9 +178,10 @@ impl Running {
         let following = route::follow(needs.clone(), is_mtu_auto, mtu, routing.as_ref()).await;
         let (device_name, device_queues) = (device.name().to_owned(), device.queues());
         let device_offload = device.offload();
-        let started = following
-            .map_err(StartError::Route)
-            .and_then(|follower| Ok((follower, PacketLoop::start(device, &director, clock)?)));
+        let tap = Arc::<Tap>::default();
+        let started = following.map_err(StartError::Route).and_then(|follower| {
+            Ok((follower, PacketLoop::start(device, &director, clock, &tap)?))
+        });
         let (follower, packets) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -212,6 +217,7 @@ impl Running {
             device_offload,
             device_counters: Arc::clone(packets.counters()),
             access,
+            tap,
             connection_log,
             sweeps: SweepCounters::default(),
             reloads: ReloadCounters::default(),
@@ -324,6 +330,7 @@ impl Running {
     /// Some route, rule or setting could not be taken back. Everything else was.
     pub async fn stop(self) -> Result<(), RouteError> {
         let Self { state, packets, roads, control, timers, .. } = self;
+        end_captures(&state.tap).await;
         drop(control);
         drop(timers);
         let taken_back = roads.take_back().await;
@@ -382,6 +389,10 @@ impl Answers for State {
         Some(ConnectionList { total, connections })
     }
 
+    fn explain(&self, question: &Question) -> Result<ExplanationSnapshot, InstanceError> {
+        explain(&self.director, question, self.clock.now())
+    }
+
     fn change(&self, service: &str, action: Action) -> Result<ChangeSnapshot, ChangeError> {
         self.operation.change(service, action)
     }
@@ -429,6 +440,11 @@ impl Answers for State {
         .render()
     }
 
+    fn capture(&self, request: &CaptureRequest) -> Result<Recording, CaptureRefusal> {
+        let (device, threads) = (&self.device_name, self.device_queues);
+        self.tap.capture(request, &self.director, device, threads)
+    }
+
     fn stats(&self) -> StatsSnapshot {
         let counters = &self.device_counters;
         StatsSnapshot {
@@ -452,6 +468,21 @@ impl Answers for State {
             admin: self.access.as_ref().into(),
         }
     }
+}
+
+/// How long captures have to write their ends when the director stops.
+const CAPTURES_END_WITHIN: Duration = Duration::from_millis(200);
+
+/// Ends captures so that their files say how much was missed.
+async fn end_captures(tap: &Tap) {
+    tap.close();
+    let all_ended = async {
+        while tap.open() > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    // Whoever does not read gets no end.
+    let _ = timeout(CAPTURES_END_WITHIN, all_ended).await;
 }
 
 async fn sweep(state: Arc<State>) {

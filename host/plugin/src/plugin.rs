@@ -18,6 +18,7 @@ use crate::quarantine::{Conduct, Consequence};
 use crate::rebuild::Rebuild;
 use crate::recorder::Recorder;
 use crate::recording::Subject;
+use crate::rehearsal::Understudy;
 use crate::table::ServerTable;
 
 /// A plugin with its configuration at one virtual service.
@@ -253,6 +254,21 @@ impl Plugin {
                 self.fail(&fault);
                 Answer::Fault
             }
+        }
+    }
+
+    /// A copy of it to be asked in its place.
+    pub(crate) fn understudy(&self) -> Understudy {
+        Understudy {
+            module: self.module.clone(),
+            config: self.config.clone(),
+            generation: self.generation,
+            snapshot: match &self.seat {
+                Seat::Taken(instance) => Some(instance.snapshot()),
+                Seat::Promised(..) | Seat::Empty => None,
+            },
+            table: Arc::clone(&self.table),
+            quarantined_ms: self.quarantined_ms(),
         }
     }
 

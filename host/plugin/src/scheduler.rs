@@ -16,6 +16,7 @@ use crate::fault::Fault;
 use crate::module::Module;
 use crate::plugin::{Answer, Plugin};
 use crate::recorder::Recorder;
+use crate::rehearsal::Rehearsal;
 use crate::table::ServerTable;
 use crate::trial::{Trial, TrialLimits, TrialReport};
 
@@ -144,6 +145,15 @@ impl WasmScheduler {
     #[must_use]
     pub fn config(&self) -> Option<&Arc<str>> {
         self.plugin.config()
+    }
+
+    /// A copy of who would decide on this request, to be asked in its place.
+    #[must_use]
+    pub fn rehearsal(&self, request: &Request) -> Rehearsal {
+        Rehearsal {
+            plugin: self.plugin.understudy(),
+            candidate: self.trial.as_ref().and_then(|trial| trial.understudy(request)),
+        }
     }
 
     /// The latest time that a plugin failed on probation.

@@ -11,6 +11,7 @@ use wvs_core::real_server::RealServer;
 use wvs_core::scheduler::Pick;
 
 use crate::plugin::{Answer, Plugin};
+use crate::rehearsal::Understudy;
 use crate::scheduler::PluginReport;
 
 /// The whole, in the unit of shares: hundredths of a percent.
@@ -113,6 +114,12 @@ impl Trial {
     /// The candidate, as long as the trial goes on.
     pub(crate) fn candidate(&mut self) -> Option<&mut Plugin> {
         if self.is_stopped() { None } else { Some(&mut self.candidate) }
+    }
+
+    /// A copy of the candidate, if it is obeyed for this request.
+    pub(crate) fn understudy(&self, request: &Request) -> Option<Understudy> {
+        let is_obeyed = !self.is_stopped() && is_chosen(request, self.share);
+        is_obeyed.then(|| self.candidate.understudy())
     }
 
     /// Whether it stopped itself.

@@ -89,7 +89,7 @@ fn wrong_usage_ends_with_status_2() {
     --- stderr
     error: unrecognized subcommand 'chekc'
 
-      tip: a similar subcommand exists: 'check'
+      tip: some similar subcommands exist: 'schema', 'check'
 
     Usage: wvs <COMMAND>
 
@@ -610,4 +610,34 @@ fn replay_refuses_what_is_no_capture_and_never_overwrites_it() {
     let mut command = replay(folder.path(), &capture);
     insta::assert_snapshot!(show(&mut command, folder.path()));
     assert_eq!(fs::read(folder.path().join("in.pcap")).unwrap(), capture);
+}
+
+#[test]
+fn explanation_of_a_new_connection_tells_who_would_get_it_and_why() {
+    insta::assert_snapshot!(ask(&["explain", "198.51.100.7:40000", "203.0.113.10:80"]));
+}
+
+#[test]
+fn explanation_of_a_known_connection_tells_where_its_packets_go() {
+    insta::assert_snapshot!(ask(&["explain", "198.51.100.7:1", "203.0.113.10:80/tcp"]));
+}
+
+#[test]
+fn what_is_no_packet_is_not_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    for (arguments, reason) in [
+        (["198.51.100.7", "203.0.113.10:80"], "`198.51.100.7` is no address and port"),
+        (["198.51.100.7:1", "203.0.113.10:80/sctp"], "`sctp` is no protocol"),
+    ] {
+        let told = show(wvs().arg("explain").args(arguments), folder.path());
+        assert!(told.starts_with("exit status: 2"), "{told}");
+        assert!(told.contains(reason), "{told}");
+    }
+}
+
+#[test]
+fn capture_that_is_refused_leaves_the_file_alone() {
+    let told = ask(&["capture", "-o", "two_choices.wasm"]);
+    assert!(told.starts_with("exit status: 1"), "{told}");
+    assert!(told.contains("4 captures are under way"), "{told}");
 }

@@ -3,18 +3,22 @@
 use wvs::config::units::Percent;
 use wvs::control::Answers;
 use wvs::control::snapshot::{
-    AdminSnapshot, ChangeSnapshot, ConnectionList, ConnectionSnapshot, ConnectionsSnapshot,
-    DeviceSnapshot, FragmentsSnapshot, FuelSnapshot, GenerationSnapshot, HealthSnapshot,
-    PacketsSnapshot, PersistenceSnapshot, PicksSnapshot, PluginSnapshot, PluginsSnapshot,
-    PoolSnapshot, ReloadSnapshot, RollbackSnapshot, SchedulerSnapshot, SchedulingSnapshot,
-    SeatSnapshot, ServerChange, ServerReload, ServerSnapshot, ServerStanding, ServiceFate,
-    ServiceReload, ServiceSnapshot, ServicesSnapshot, StatsSnapshot, SwapSnapshot, TimeSnapshot,
-    TrafficSnapshot, TrialReload, TrialSnapshot,
+    AdminSnapshot, AskedSnapshot, CandidateSnapshot, ChangeSnapshot, ConnectionList,
+    ConnectionSnapshot, ConnectionsSnapshot, DeviceSnapshot, ExplanationSnapshot, FateSnapshot,
+    FragmentsSnapshot, FuelSnapshot, GenerationSnapshot, HealthSnapshot, KnownConnectionSnapshot,
+    OpeningSnapshot, PacketsSnapshot, PersistenceSnapshot, PicksSnapshot, PluginSnapshot,
+    PluginsSnapshot, PoolSnapshot, ReloadSnapshot, RollbackSnapshot, SchedulerSnapshot,
+    SchedulingSnapshot, SeatSnapshot, ServerChange, ServerReload, ServerSnapshot, ServerStanding,
+    ServiceFate, ServiceReload, ServiceSnapshot, ServicesSnapshot, StatsSnapshot, SwapSnapshot,
+    TimeSnapshot, TrafficSnapshot, TrialReload, TrialSnapshot,
 };
 use wvs::operation::reload::ReloadError;
 use wvs::operation::servers::ServerAction;
 use wvs::operation::{Action, ChangeError, Proposal, ProposedPlugin};
 use wvs::seat::SeatError;
+use wvs::tap::{CaptureRefusal, CaptureRequest, Recording};
+use wvs_core::explain::Question;
+use wvs_plugin::InstanceError;
 
 /// Answers with one of everything, and with the longest of what goes in a column.
 pub(crate) struct Paper;
@@ -402,6 +406,14 @@ impl Answers for Paper {
         Err(SeatError::NotRecorded.into())
     }
 
+    fn explain(&self, question: &Question) -> Result<ExplanationSnapshot, InstanceError> {
+        Ok(explanation(question))
+    }
+
+    fn capture(&self, _: &CaptureRequest) -> Result<Recording, CaptureRefusal> {
+        Err(CaptureRefusal::TooMany)
+    }
+
     fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {
         let service = |name: &str| ServiceReload::new(name, ServiceFate::Changed);
         let server =
@@ -450,4 +462,62 @@ impl Answers for Paper {
 
 fn generation(plugin: &str, generation: u16) -> GenerationSnapshot {
     GenerationSnapshot { generation, plugin: plugin.to_owned() }
+}
+
+/// From port 1 what there is to say of a connection, else what of a new one.
+fn explanation(question: &Question) -> ExplanationSnapshot {
+    let server = "10.0.0.12:8080".parse().unwrap();
+    let candidate =
+        |address: &str, weight, active, inactive, out: Option<&str>| CandidateSnapshot {
+            address: address.parse().unwrap(),
+            weight,
+            active,
+            inactive,
+            out: out.map(str::to_owned),
+        };
+    let connection = KnownConnectionSnapshot {
+        service: Some("web".to_owned()),
+        client: question.from,
+        vip: question.to,
+        local: None,
+        server,
+        is_reply: false,
+        state: Some("ESTABLISHED".to_owned()),
+        generation: 6,
+        age_ms: 12_345,
+        expires_in_ms: 887_000,
+        is_forsaken: false,
+    };
+    let opening = OpeningSnapshot {
+        service: "web".to_owned(),
+        is_one_packet: false,
+        stage: "regular".to_owned(),
+        asked: Some(AskedSnapshot {
+            plugin: "wlc".to_owned(),
+            generation: 6,
+            is_candidate: false,
+            answer: "server".to_owned(),
+            server: Some(server),
+            reason: None,
+            is_exact: true,
+            took_us: 431,
+        }),
+        server: Some(server),
+        chosen_by: "scheduler".to_owned(),
+        otherwise: None,
+        servers: vec![
+            candidate("10.0.0.11:8080", 3, 25, 12, None),
+            candidate("10.0.0.12:8080", 1, 0, 3, None),
+            candidate("10.0.0.113:8080", 0, 2, 0, Some("weight 0, set by hand")),
+        ],
+    };
+    let is_known = question.from.port() == 1;
+    ExplanationSnapshot {
+        protocol: question.protocol.to_string(),
+        from: question.from,
+        to: question.to,
+        connection: is_known.then_some(connection),
+        opening: (!is_known).then(|| FateSnapshot::Scheduled(Box::new(opening))),
+        stray: (!is_known).then(|| FateSnapshot::Answered { reply: "reset".to_owned() }),
+    }
 }

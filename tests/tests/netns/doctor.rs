@@ -306,7 +306,7 @@ fn missing_routes_and_rules_are_found_and_mended(is_ipv6: bool) {
     // Some of them, then all.
     run_well(&stage.lab.director, "sh", &["-ec", &commands]);
     examine(&stage, &config).assert_are(&[]);
-    ip(&stage, is_ipv6, &["rule", "del", "pref", "1001"]);
+    ip(&stage, is_ipv6, &["rule", "del", "pref", "1991"]);
     let vip = lab::vip(is_ipv6).to_string();
     ip(&stage, is_ipv6, &["route", "del", &vip]);
     let findings = examine(&stage, &config);

@@ -27,6 +27,7 @@ mod connections;
 mod demo;
 mod director;
 mod doctor;
+mod explaining;
 mod full_nat;
 mod host;
 mod host_state;
@@ -37,6 +38,7 @@ mod operation;
 mod path_mtu;
 mod plugins;
 mod programs;
+mod recorder;
 mod refusals;
 mod restart;
 mod rights;
@@ -102,17 +104,19 @@ fn main() -> ExitCode {
         offload::trials(),
         routing::trials(),
         route_updates::trials(),
+        explaining::trials(),
         full_nat::trials(),
         host::trials(),
         path_mtu::trials(),
         programs::trials(),
         restart::trials(),
+        recorder::trials(),
         refusals::trials(),
         rights::trials(),
         log::trials(),
         service_manager::trials(),
-        seeing::trials(),
         doctor::trials(),
+        seeing::trials(),
         demo::trials(),
     ];
     let trials =

@@ -86,6 +86,7 @@ mod tests {
         let record = |seconds, nanos, original_octets| Record {
             time: Duration::new(seconds, nanos),
             original_octets,
+            ..Record::default()
         };
         let expected = [(record(1, 2, 5), b"first".to_vec()), (record(3, 999_999_999, 0), vec![])];
         assert_eq!(packets, expected);
@@ -125,7 +126,8 @@ mod tests {
             file.extend_from_slice(b"ab");
             let (packets, end) = read(&file);
             assert!(end.is_none(), "{end:?}");
-            let record = Record { time: Duration::new(9, nanos), original_octets: 60 };
+            let record =
+                Record { time: Duration::new(9, nanos), original_octets: 60, ..Record::default() };
             assert_eq!(packets, [(record, b"ab".to_vec())]);
         }
     }
@@ -142,11 +144,12 @@ mod tests {
             (&b""[..], "too short for a capture: 0 octets, a pcap file has at least 24"),
             (
                 b"services: []\n",
-                "not a pcap file: it begins with 73657276; give a capture as `tcpdump -w` writes it",
+                "not a pcap or pcapng file: it begins with 73657276; give a capture as `tcpdump -w` \
+                 writes it",
             ),
             (
-                b"\x0a\x0d\x0d\x0a\x1c\0\0\0",
-                "a pcapng file; make a pcap file of it with `editcap -F pcap IN OUT`",
+                b"\x0a\x0d\x0d\x0a\x1c\0\0\0\0\0\0\0\0\0\0\0",
+                "broken at packet 1, octet 0 of the file: a block of pcapng that cannot be right",
             ),
             (
                 &strange_link,

@@ -14,31 +14,35 @@ use crate::capture::{CaptureReader, CaptureWriter};
 use crate::config::Reading;
 use crate::deployment::add_misfits;
 use crate::output::{Columns, count, drops, list_services};
-use crate::replay::{Replay, ReplayError, Report, StartError};
+use crate::replay::{CommentedOutput, Replay, ReplayError, Report, StartError};
 
 /// Show what a director would do with captured packets, touching nothing.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tcpdump -Q in -ni any -w in.pcap host 203.0.113.10 or net 10.0.0.0/24
   wvs replay in.pcap -c wvs.yaml -o out.pcap
+  wvs replay in.pcap -c wvs.yaml -o out.pcapng
   wvs replay in.pcap -c wvs.yaml -o out.pcap --json | jq .packets.dropped
   tcpdump -nr out.pcap
 
 The director is the real one, with the configuration's plugins; its clock is the capture's. Every \
 packet of the capture is given to it, so capture what comes to it: requests to the virtual \
-addresses and replies of the real servers. What it would send is written without link headers. It \
+addresses and replies of the real servers. What it would send is written without link headers; into a file whose name ends in .pcapng, also \
+what came and was dropped, and with each packet what became of it as its comment. Of what `wvs \
+capture` recorded, what came is replayed and what was sent is left out. It \
 needs no rights, and the same capture gives the same packets each time as long as no plugin fails.
 
 Exit status: 0 when the capture was replayed to its end, 1 when it is broken or something cannot be \
 read or written, 2 when the configuration is wrong.")]
 pub(super) struct ReplayArgs {
-    /// The capture, a pcap file.
+    /// The capture, a pcap or pcapng file.
     input: PathBuf,
 
     #[command(flatten)]
     config: ConfigArg,
 
-    /// Where to write what the director would send, as a pcap file.
+    /// Where to write what the director would send, as a pcap file, or as a pcapng file with comments
+    /// where the name ends in .pcapng.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 
@@ -87,14 +91,19 @@ pub(super) fn replay(args: &ReplayArgs) -> u8 {
         Ok(reader) => reader,
         Err(error) => return fail(format_args!("{input}: {error}")),
     };
-    let written = File::create(&args.output)
-        .and_then(|file| CaptureWriter::new(BufWriter::new(file)))
-        .map_err(ReplayError::Write)
-        .and_then(|mut writer| {
-            // What came before an error is kept.
-            let result = replay.run(&mut reader, &mut writer);
-            writer.finish().map_err(ReplayError::Write).and(result)
-        });
+    let written = File::create(&args.output).map_err(ReplayError::Write).and_then(|file| {
+        let file = BufWriter::new(file);
+        // What came before an error is kept.
+        if args.output.extension().is_some_and(|extension| extension == "pcapng") {
+            let mut output = CommentedOutput::new(file);
+            let result = replay.run(&mut reader, &mut output);
+            output.finish().map_err(ReplayError::Write).and(result)
+        } else {
+            let mut output = CaptureWriter::new(file).map_err(ReplayError::Write)?;
+            let result = replay.run(&mut reader, &mut output);
+            output.finish().map_err(ReplayError::Write).and(result)
+        }
+    });
     let error = written.as_ref().err().map(|error| match error {
         ReplayError::Capture(error) => format!("{input}: {error}; what came before was replayed"),
         ReplayError::Write(_) => format!("{output}: {error}"),
@@ -143,6 +152,13 @@ fn tell(args: &ReplayArgs, link: &str, report: &Report) -> String {
             text,
             "  left out {} without IP in them",
             count(capture.not_ip, "frame", "frames")
+        );
+    }
+    if capture.outbound > 0 {
+        let _ = writeln!(
+            text,
+            "  left out {} that the capture says to have been sent",
+            count(capture.outbound, "frame", "frames")
         );
     }
     if capture.cut_short > 0 {

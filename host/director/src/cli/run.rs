@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{ConfigArg, DONE, FAILED, fail, print, refuse, runtime};
 use crate::config::{Config, Reading};
 use crate::control::ClaimError;
+use crate::control::group_of;
 use crate::control::snapshot::DeviceSnapshot;
 use crate::deployment::{add_bad_token, add_misfits};
 use crate::logging::{self, LEVEL_DEFAULT, LEVEL_VARIABLE, LogFormat};
@@ -48,6 +49,10 @@ pub(super) struct RunArgs {
 pub(super) fn run(args: &RunArgs) -> u8 {
     let file = &args.config.config;
     let reading = Reading::of_file(file);
+    // Whoever is no member cannot give the socket to the group later; then the socket says so.
+    if let Some(Ok(group)) = reading.config().admin.group.as_deref().map(group_of) {
+        let _ = rights::join(group);
+    }
     // Before the log has its thread.
     let kept = match rights::give_up(file) {
         Ok(kept) => kept,

@@ -165,7 +165,7 @@ pub static FILE: Table = Table {
             "What becomes of a packet to a port of a VIP that no service has. `reject` \
              answers TCP with a reset and anything else with ICMP port unreachable.",
         ),
-        Key::optional("metrics", "as below", Kind::Mapping(&METRICS), "What `GET /metrics` tells."),
+        Key::optional("metrics", "as below", Kind::Options(&METRICS), "What `GET /metrics` tells."),
         Key::optional(
             "connection_log",
             "none",
@@ -240,7 +240,7 @@ pub static ADMIN: Table = Table {
         Key::optional(
             "mode",
             "`\"0660\"`",
-            Kind::Form("an octal number from 0600 to 0666 without x bits", "^0?6[0246]{2}$"),
+            Kind::Text("an octal number from 0600 to 0666 without x bits", "^0?6[0246]{2}$"),
             "The permissions of the socket. Who may write to it may use it.",
         ),
         Key::optional(

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode, client, header};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::change::{JSON, WASM, YAML};
@@ -161,10 +163,8 @@ async fn converse(
     }
 }
 
-async fn exchange(socket: &Path, request: Request<Full<Bytes>>) -> Result<Bytes, AskError> {
-    let broken = |source| AskError::Broken { path: socket.to_owned(), source };
-    let foreign = |reason: String| AskError::Foreign { path: socket.to_owned(), reason };
-    let stream = UnixStream::connect(socket).await.map_err(|source| {
+async fn connect(socket: &Path) -> Result<UnixStream, AskError> {
+    UnixStream::connect(socket).await.map_err(|source| {
         let path = socket.to_owned();
         match source.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
@@ -173,7 +173,12 @@ async fn exchange(socket: &Path, request: Request<Full<Bytes>>) -> Result<Bytes,
             io::ErrorKind::PermissionDenied => AskError::NoRights { path },
             _ => AskError::Broken { path, source },
         }
-    })?;
+    })
+}
+
+async fn exchange(socket: &Path, request: Request<Full<Bytes>>) -> Result<Bytes, AskError> {
+    let broken = |source| AskError::Broken { path: socket.to_owned(), source };
+    let stream = connect(socket).await?;
     let (mut sender, connection) = client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| broken(io::Error::other(error)))?;
@@ -196,8 +201,88 @@ async fn exchange(socket: &Path, request: Request<Full<Bytes>>) -> Result<Bytes,
     if status == StatusCode::OK {
         return Ok(body);
     }
-    match serde_json::from_slice::<Refusal>(&body) {
-        Ok(Refusal { error }) => Err(AskError::Refused { path: socket.to_owned(), reason: error }),
-        Err(_) => Err(foreign(format!("HTTP status {status}"))),
+    Err(refused(socket, status, &body))
+}
+
+fn refused(socket: &Path, status: StatusCode, body: &[u8]) -> AskError {
+    let path = socket.to_owned();
+    match serde_json::from_slice::<Refusal>(body) {
+        Ok(Refusal { error }) => AskError::Refused { path, reason: error },
+        Err(_) => AskError::Foreign { path, reason: format!("HTTP status {status}") },
+    }
+}
+
+/// An answer that comes piece by piece. Dropped, it hangs up.
+#[derive(Debug)]
+pub struct Received {
+    socket: PathBuf,
+    body: Incoming,
+    connection: JoinHandle<()>,
+}
+
+impl Received {
+    /// The next piece; `None` at the end. May be dropped and called again.
+    ///
+    /// # Errors
+    /// [`AskError::Broken`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, AskError> {
+        loop {
+            match self.body.frame().await {
+                // Anything else is a trailer.
+                Some(Ok(frame)) => {
+                    if let Ok(octets) = frame.into_data() {
+                        return Ok(Some(octets));
+                    }
+                }
+                Some(Err(error)) => {
+                    let (path, source) = (self.socket.clone(), io::Error::other(error));
+                    return Err(AskError::Broken { path, source });
+                }
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// Asks for something that comes piece by piece, for as long as it likes, once it has begun.
+///
+/// # Errors
+/// See [`AskError`].
+pub async fn receive(socket: &Path, path: &str, json: String) -> Result<Received, AskError> {
+    let broken = |source| AskError::Broken { path: socket.to_owned(), source };
+    let begin = async {
+        let request = Request::post(path)
+            .header(header::HOST, "wvs")
+            .header(header::CONTENT_TYPE, JSON)
+            .body(Full::new(Bytes::from(json)))
+            .map_err(|error| broken(io::Error::other(error)))?;
+        let stream = TokioIo::new(connect(socket).await?);
+        let (mut sender, connection) = client::conn::http1::handshake(stream)
+            .await
+            .map_err(|error| broken(io::Error::other(error)))?;
+        // It moves the octets; what goes wrong with it shows in the body.
+        let connection = tokio::spawn(async { _ = connection.await });
+        let response =
+            sender.send_request(request).await.map_err(|error| broken(io::Error::other(error)))?;
+        let status = response.status();
+        let body = response.into_body();
+        let received = Received { socket: socket.to_owned(), body, connection };
+        if status == StatusCode::OK {
+            return Ok(received);
+        }
+        let mut received = received;
+        let body = Limited::new(&mut received.body, ANSWER_OCTETS_MAX).collect().await;
+        let body = body.map_err(|error| broken(io::Error::other(error)))?.to_bytes();
+        Err(refused(socket, status, &body))
+    };
+    match timeout(ASK_TIME_MAX, begin).await {
+        Ok(result) => result,
+        Err(_) => Err(AskError::Silent { path: socket.to_owned(), time_max: ASK_TIME_MAX }),
     }
 }

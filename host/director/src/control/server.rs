@@ -1,6 +1,6 @@
 //! The director's end of the control socket.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
@@ -25,21 +25,28 @@ use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 
+use wvs_core::explain::Question;
+use wvs_core::service::Protocol;
+use wvs_plugin::InstanceError;
+
 use super::access::Guard;
+use super::capture::{Allowance, capture};
 use super::change::{ACTIONS, CHANGES_MAX, change, preview, reload};
 use super::servers::{SERVER_ACTIONS, change_server};
 use super::snapshot::{
-    ChangeSnapshot, ConnectionList, PluginsSnapshot, Refusal, ReloadSnapshot, ServerStanding,
-    ServicesSnapshot, StatsSnapshot,
+    ChangeSnapshot, ConnectionList, ExplanationSnapshot, PluginsSnapshot, Refusal, ReloadSnapshot,
+    ServerStanding, ServicesSnapshot, StatsSnapshot,
 };
 use super::{
-    CONNECTIONS, CONNECTIONS_LISTED, CONNECTIONS_LISTED_MAX, ControlSocket, METRICS, PLUGINS,
-    PREVIEW, RECORDING, RELOAD, SERVICES, STATS, TokenListener, scheduler_path, server_path,
+    CAPTURES, CONNECTIONS, CONNECTIONS_LISTED, CONNECTIONS_LISTED_MAX, ControlSocket, EXPLAIN,
+    METRICS, PLUGINS, PREVIEW, RECORDING, RELOAD, SERVICES, STATS, TokenListener, scheduler_path,
+    server_path,
 };
 use crate::metrics;
 use crate::operation::reload::ReloadError;
 use crate::operation::servers::ServerAction;
 use crate::operation::{Action, ChangeError};
+use crate::tap::{CaptureRefusal, CaptureRequest, Recording};
 
 /// Connections at once by the socket, and as many over TCP; the next one waits. Listings take microseconds, so more would only be a
 /// way to use memory.
@@ -53,7 +60,7 @@ const CONNECTION_TIME_MAX: Duration = Duration::from_secs(60);
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// How long a client may take none of an answer. What it does not take stays in memory.
-const STALL_TIME_MAX: Duration = Duration::from_secs(5);
+pub(super) const STALL_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The longest head of a request in octets. The configuration of a module that is sent is in it.
 const REQUEST_OCTETS_MAX: usize = 64 << 10;
@@ -78,6 +85,12 @@ pub trait Answers: Send + Sync + 'static {
 
     /// At most `limit` connections, of one service or of all. `None` without such a service.
     fn connections(&self, service: Option<&str>, limit: usize) -> Option<ConnectionList>;
+
+    /// What would become of a packet. May take as long as to start a plugin.
+    ///
+    /// # Errors
+    /// No copy of the service's plugin can be made.
+    fn explain(&self, question: &Question) -> Result<ExplanationSnapshot, InstanceError>;
 
     /// What was recorded at a service, as a file.
     ///
@@ -107,6 +120,12 @@ pub trait Answers: Send + Sync + 'static {
     /// # Errors
     /// See [`ReloadError`].
     fn preview(&self, text: &str) -> Result<ReloadSnapshot, ReloadError>;
+
+    /// Begins to record packets, until the recording is dropped.
+    ///
+    /// # Errors
+    /// See [`CaptureRefusal`].
+    fn capture(&self, request: &CaptureRequest) -> Result<Recording, CaptureRefusal>;
 
     /// Reads the configuration again. May take seconds.
     ///
@@ -152,6 +171,8 @@ impl Routes {
             .change_servers()
             .post(RELOAD, post(reload))
             .post(PREVIEW, post(preview))
+            .post(CAPTURES, post(capture))
+            .get(EXPLAIN, get(explain))
             .refuse_the_rest()
     }
 
@@ -308,7 +329,9 @@ impl Visit {
         let mut stream = TimeoutStream::new(stream);
         // Reading has limits of its own, for heads and for bodies.
         stream.set_write_timeout(Some(STALL_TIME_MAX));
-        let service = service_fn(move |request: Request<Incoming>| {
+        let (allowance, mut allowed_until) = Allowance::of(CONNECTION_TIME_MAX);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(allowance.clone());
             let admitted = match &self.guard {
                 Some((guard, from)) => {
                     guard.admit(*from, request.headers().get(header::AUTHORIZATION))
@@ -329,9 +352,13 @@ impl Visit {
             .max_buf_size(REQUEST_OCTETS_MAX)
             .keep_alive(false)
             .serve_connection(TokioIo::new(Box::pin(stream)), service);
-        match timeout(CONNECTION_TIME_MAX, &mut connection).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
+        let outcome = tokio::select! {
+            outcome = &mut connection => Some(outcome),
+            () = allowed_until.run_out() => None,
+        };
+        match outcome {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
                 tracing::debug!(%error, "a control connection ended early");
                 if error.is_timeout() {
                     let mut stream = connection.into_parts().io.into_inner();
@@ -339,7 +366,7 @@ impl Visit {
                     let _ = timeout(STALL_TIME_MAX, stream.write_all(&too_slow())).await;
                 }
             }
-            Err(_) => tracing::debug!("a control connection took too long"),
+            None => tracing::debug!("a control connection took too long"),
         }
     }
 }
@@ -400,6 +427,41 @@ async fn connections(
     Ok(Json(listed.await.unwrap_or_else(|error| Err(error.into()))?))
 }
 
+/// The packet in question.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExplainQuery {
+    from: SocketAddr,
+    to: SocketAddr,
+    protocol: String,
+}
+
+async fn explain(
+    State(shared): State<Shared>,
+    query: Result<Query<ExplainQuery>, QueryRejection>,
+) -> Result<Json<ExplanationSnapshot>, Refused> {
+    let Query(ExplainQuery { from, to, protocol }) =
+        query.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let refused = |message: String| Refused(StatusCode::BAD_REQUEST, message);
+    if from.is_ipv4() != to.is_ipv4() {
+        return Err(refused("a packet's source and destination are of one family".to_owned()));
+    }
+    let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Icmp]
+        .into_iter()
+        .find(|known| known.name() == protocol)
+        .ok_or_else(|| refused(format!("`{protocol}` is no protocol; use tcp, udp or icmp")))?;
+    let explained =
+        spawn_blocking(move || shared.answers.explain(&Question { protocol, from, to }));
+    match explained.await {
+        Ok(Ok(explanation)) => Ok(Json(explanation)),
+        Ok(Err(error)) => {
+            let message = format!("no copy of the plugin can be made to be asked: {error}");
+            Err(Refused(StatusCode::INTERNAL_SERVER_ERROR, message))
+        }
+        Err(error) => Err(ChangeError::from(error).into()),
+    }
+}
+
 async fn recording(
     State(shared): State<Shared>,
     UrlPath(service): UrlPath<String>,
@@ -427,6 +489,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
 
     use super::super::access::AccessCounters;
     use super::super::change::BODY_TIME_MAX;
@@ -434,20 +497,44 @@ mod tests {
         AdminSnapshot, ConnectionSnapshot, ConnectionsSnapshot, DeviceSnapshot, FragmentsSnapshot,
         GenerationSnapshot, PacketsSnapshot,
     };
-    use super::super::{AskError, Message, ask, fetch, tell};
+    use super::super::{AskError, Message, ask, fetch, receive, tell};
+    use wvs_core::director::Director;
+    use wvs_core::packet::Packet;
+    use wvs_core::services::Services;
+    use wvs_core::time::Moment;
+    use wvs_core::verdict::Verdict;
+
     use super::*;
+    use crate::capture::{BlockCutter, CaptureStatistics};
+    use crate::config::Config;
     use crate::config::units::Percent;
     use crate::config::{AdminConfig, TcpConfig};
     use crate::operation::{Proposal, ProposedPlugin};
+    use crate::run::director_config;
     use crate::seat::SeatError;
+    use crate::tap::{CAPTURES_MAX, Tap, TapPlace};
 
     /// A director with one service, `web`, which does nothing but write down what it is told.
-    #[derive(Default)]
     struct Fixed {
+        tap: Arc<Tap>,
+        director: Arc<Director>,
         told: Mutex<Vec<Action>>,
         /// Changes of the service `slow` that are under way, and the most that ever were.
         under_way: AtomicUsize,
         most: AtomicUsize,
+    }
+
+    impl Default for Fixed {
+        fn default() -> Self {
+            let settings = director_config(&Config::default(), 1);
+            Self {
+                tap: Arc::default(),
+                director: Arc::new(Director::new(settings, Services::default())),
+                told: Mutex::default(),
+                under_way: AtomicUsize::default(),
+                most: AtomicUsize::default(),
+            }
+        }
     }
 
     impl Answers for Fixed {
@@ -579,6 +666,14 @@ mod tests {
                 "web" => Ok(b"recorded".to_vec()),
                 _ => Err(SeatError::NotRecorded.into()),
             }
+        }
+
+        fn explain(&self, question: &Question) -> Result<ExplanationSnapshot, InstanceError> {
+            crate::explain::explain(&self.director, question, Moment::default())
+        }
+
+        fn capture(&self, request: &CaptureRequest) -> Result<Recording, CaptureRefusal> {
+            self.tap.capture(request, &self.director, "wvs0", 1)
         }
 
         fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {
@@ -833,10 +928,7 @@ mod tests {
     const TOKEN: &str = "0123456789abcdef";
 
     /// Has the server listen on a free port of loopback.
-    fn listen(
-        server: &mut ControlServer,
-        folder: &Path,
-    ) -> (std::net::SocketAddr, Arc<AccessCounters>) {
+    fn listen(server: &mut ControlServer, folder: &Path) -> (SocketAddr, Arc<AccessCounters>) {
         let token_file = folder.join("token");
         std::fs::write(&token_file, TOKEN).unwrap();
         let only_owner = std::os::unix::fs::PermissionsExt::from_mode(0o600);
@@ -849,7 +941,7 @@ mod tests {
         (address, counters)
     }
 
-    async fn over_tcp(address: std::net::SocketAddr, request: &str) -> String {
+    async fn over_tcp(address: SocketAddr, request: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let _ = stream.write_all(request.as_bytes()).await;
         let mut octets = Vec::new();
@@ -1055,5 +1147,116 @@ mod tests {
         }
         let done = tell::<ChangeSnapshot>(socket, &reset, Message::Empty).await;
         assert!(done.is_ok(), "{done:?}");
+    }
+
+    /// Octets of a datagram that concerns nobody.
+    fn datagram() -> Vec<u8> {
+        let mut octets = vec![0; 60_000];
+        octets[..20].copy_from_slice(&[
+            0x45, 0, 0xea, 0x60, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2,
+        ]);
+        octets[20..28].copy_from_slice(&[0, 1, 0, 2, 0xea, 0x4c, 0, 0]);
+        octets
+    }
+
+    /// Has so many datagrams come by.
+    fn pass(director: &Fixed, datagrams: usize) {
+        let tap = Arc::clone(&director.tap);
+        let mut place = TapPlace::new(tap, Arc::clone(&director.director), 0);
+        let mut octets = datagram();
+        for _ in 0..datagrams {
+            assert!(place.look(&Packet::new(&mut octets, 60_000)));
+            place.show(Verdict::Pass, &mut octets, true);
+        }
+    }
+
+    /// Waits until so many captures are under way; how long it took.
+    async fn open_captures(director: &Fixed, captures: usize) -> Duration {
+        let start = tokio::time::Instant::now();
+        while director.tap.open() != captures {
+            assert!(start.elapsed() < CONNECTION_TIME_MAX, "never came to be");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        start.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn capture_of_a_client_that_reads_nothing_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let director = Arc::new(Fixed::default());
+        let server = serve(folder.path(), Arc::clone(&director));
+        let mut stream = connect(&server).await;
+        stream.write_all(post(CAPTURES, "application/json", "{}").as_bytes()).await.unwrap();
+        open_captures(&director, 1).await;
+        // More than the socket takes.
+        pass(&director, 100);
+        let took = open_captures(&director, 0).await;
+        assert!(took >= STALL_TIME_MAX && took < 2 * STALL_TIME_MAX, "{took:?}");
+        drop(stream);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn capture_of_a_client_that_hangs_up_ends_at_once_though_nothing_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let director = Arc::new(Fixed::default());
+        let server = serve(folder.path(), Arc::clone(&director));
+        let received = receive(server.socket().path(), CAPTURES, "{}".to_owned()).await.unwrap();
+        open_captures(&director, 1).await;
+        drop(received);
+        let took = open_captures(&director, 0).await;
+        assert!(took < Duration::from_secs(1), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn capture_lasts_longer_than_anything_else_may_and_ends_with_the_director() {
+        let folder = tempfile::tempdir().unwrap();
+        let director = Arc::new(Fixed::default());
+        let server = serve(folder.path(), Arc::clone(&director));
+        let mut received =
+            receive(server.socket().path(), CAPTURES, r#"{"snap": 64}"#.to_owned()).await.unwrap();
+        let mut cutter = BlockCutter::default();
+        let begin = received.next().await.unwrap().unwrap();
+        assert!(!cutter.cut(&begin).unwrap().is_empty());
+        assert!(timeout(3 * CONNECTION_TIME_MAX, received.next()).await.is_err());
+        pass(&director, 3);
+        let more = received.next().await.unwrap().unwrap();
+        cutter.cut(&more).unwrap();
+        assert_eq!(cutter.packets(), 3);
+        director.tap.close();
+        while let Some(more) = received.next().await.unwrap() {
+            cutter.cut(&more).unwrap();
+        }
+        let expected = CaptureStatistics { seen: 3, matched: 3, missed: 0, written: 3 };
+        assert_eq!(cutter.statistics(), expected);
+        open_captures(&director, 0).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn capture_that_is_not_possible_is_refused_with_a_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let director = Arc::new(Fixed::default());
+        let server = serve(folder.path(), Arc::clone(&director));
+        let mut captures = Vec::new();
+        for (expected, reason, body) in [
+            (404, "no service nobody", r#"{"service": "nobody"}"#),
+            (400, "unknown field `sevice`", r#"{"sevice": "web"}"#),
+            (400, "neither an address nor a network", r#"{"hosts": ["10.0.0"]}"#),
+            (400, "64 to 262144", r#"{"snap": 0}"#),
+        ] {
+            let request = post(CAPTURES, "application/json", body);
+            let (status, answer) = answer(&server, &request).await;
+            assert_eq!(status, expected, "{answer}");
+            assert!(answer.contains(reason), "{answer}");
+        }
+        for _ in 0..CAPTURES_MAX {
+            let socket = server.socket().path();
+            captures.push(receive(socket, CAPTURES, "{}".to_owned()).await.unwrap());
+        }
+        match receive(server.socket().path(), CAPTURES, "{}".to_owned()).await {
+            Err(AskError::Refused { reason, .. }) => {
+                assert!(reason.starts_with("4 captures are under way"), "{reason}");
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }

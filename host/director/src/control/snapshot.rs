@@ -2,6 +2,7 @@
 
 mod change;
 mod connection;
+mod explanation;
 mod plugin;
 mod server;
 
@@ -24,6 +25,10 @@ pub use change::{
     ServiceReload, SwapSnapshot, TrialReload,
 };
 pub use connection::{ConnectionList, ConnectionSnapshot};
+pub use explanation::{
+    AskedSnapshot, CandidateSnapshot, ExplanationSnapshot, FateSnapshot, KnownConnectionSnapshot,
+    OpeningSnapshot,
+};
 pub use plugin::{
     FuelSnapshot, GenerationSnapshot, PicksSnapshot, PluginSnapshot, PluginsSnapshot,
     RollbackSnapshot, SeatSnapshot, TimeSnapshot, TrialSnapshot,

@@ -201,7 +201,10 @@ fn bind(path: &Path, mode: u32) -> io::Result<OwnedFd> {
 }
 
 /// The group of this name or, where there is none, number.
-fn group_of(name: &str) -> Result<Gid, ClaimError> {
+///
+/// # Errors
+/// There is none.
+pub(crate) fn group_of(name: &str) -> Result<Gid, ClaimError> {
     let found = Group::from_name(name).ok().flatten().map(|group| group.gid);
     let number = || name.parse().ok().map(Gid::from_raw);
     found.or_else(number).ok_or_else(|| ClaimError::NoGroup { group: name.to_owned() })

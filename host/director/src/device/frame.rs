@@ -12,7 +12,7 @@ pub(super) const VIRTIO_HEADER_OCTETS: usize = 10;
 const NEEDS_CHECKSUM: u8 = 1;
 
 /// The longest IP packet without jumbo payloads, which is one of IPv6.
-const PACKET_OCTETS_MAX: usize = 40 + 65_535;
+pub(crate) const PACKET_OCTETS_MAX: usize = 40 + 65_535;
 
 /// A buffer for one packet, its virtio header before it so that one call reads or writes both.
 #[derive(Debug)]
@@ -66,6 +66,12 @@ impl Frame {
     pub(super) fn written_as_complete(&mut self, length: usize) -> &[u8] {
         self.octets[..self.header].fill(0);
         self.written(length)
+    }
+
+    /// The packet in what was written.
+    #[inline]
+    pub(super) fn written_packet(&mut self, length: usize) -> &mut [u8] {
+        &mut self.octets[self.header..self.header + length]
     }
 }
 

@@ -21,6 +21,7 @@ use super::frame::Frame;
 use super::interface::Interface;
 use super::{Device, DeviceError, Steering};
 use crate::clock::Clock;
+use crate::tap::{Tap, TapPlace};
 
 /// What the device itself did to packets, beside the director's verdicts. A packet that is to be
 /// cut up later counts as the one that it still is.
@@ -114,7 +115,7 @@ const ERROR_INTERVAL: Duration = Duration::from_millis(10);
 const WAKE_INTERVAL: Duration = Duration::from_millis(1);
 
 impl PacketLoop {
-    /// Starts the threads. They own `device` from here on.
+    /// Starts the threads, which own `device` from here on and show their packets to `tap`.
     ///
     /// # Errors
     /// The operating system has no thread or event left.
@@ -122,6 +123,7 @@ impl PacketLoop {
         device: Device,
         director: &Arc<Director>,
         clock: Clock,
+        tap: &Arc<Tap>,
     ) -> Result<Self, DeviceError> {
         let Device { name, queues, has_virtio_header, interface, steering, .. } = device;
         let failed = |step| {
@@ -151,12 +153,13 @@ impl PacketLoop {
                 is_over: Arc::clone(&packets.is_over),
                 counters: Arc::clone(&packets.counters),
             };
+            let tap = TapPlace::new(Arc::clone(tap), Arc::clone(director), index);
             let report = report.clone();
             let thread = thread::Builder::new()
                 .name(format!("packets-{index}-{name}"))
                 .spawn(move || {
                     // A worker that panicked is not used again.
-                    let result = catch_unwind(AssertUnwindSafe(|| worker.run()));
+                    let result = catch_unwind(AssertUnwindSafe(|| worker.run(tap)));
                     if let Err(error) = result.unwrap_or(Err(DeviceError::Panicked)) {
                         // Nobody listens any more when the loop is being stopped anyway.
                         let _ = report.try_send(error);
@@ -278,7 +281,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(&self) -> Result<(), DeviceError> {
+    fn run(&self, mut tap: TapPlace) -> Result<(), DeviceError> {
         let counters = &self.counters.queues[self.index];
         let mut frame = Frame::new(self.has_virtio_header);
         // The read waits by itself: a look whether there is a packet, as `poll` gives, would be a
@@ -287,7 +290,7 @@ impl Worker {
             match (&self.queue).read(frame.room()) {
                 Ok(read) => {
                     counters.read.count();
-                    self.process(&mut frame, read, counters);
+                    self.process(&mut frame, read, counters, &mut tap);
                 }
                 Err(error) => match error.raw_os_error().map(Errno::from_raw) {
                     Some(Errno::EINTR) => counters.wakes.count(),
@@ -307,28 +310,44 @@ impl Worker {
     }
 
     #[inline]
-    fn process(&self, frame: &mut Frame, read: usize, counters: &QueueCounters) {
+    fn process(
+        &self,
+        frame: &mut Frame,
+        read: usize,
+        counters: &QueueCounters,
+        tap: &mut TapPlace,
+    ) {
         let mut packet = frame.packet(read);
+        let is_shown = tap.look(&packet);
         // The clock is read for each packet: 25 ns beside two system calls of a microsecond each,
         // and no packet is ever judged by the time of an earlier one.
         let verdict = self.director.process(&mut packet, self.clock.now());
         let length = packet.octets().len();
-        match verdict {
+        let is_written = match verdict {
             Verdict::Forward | Verdict::Pass => self.write(frame.written(length), counters),
             Verdict::Reply => self.write(frame.written_as_complete(length), counters),
-            Verdict::Hold | Verdict::Drop(_) => {}
+            Verdict::Hold | Verdict::Drop(_) => true,
+        };
+        if is_shown {
+            tap.show(verdict, frame.written_packet(length), is_written);
         }
         while let Some(length) = self.director.next_released(frame.packet_room()) {
-            self.write(frame.written_as_complete(length), counters);
+            let is_written = self.write(frame.written_as_complete(length), counters);
+            if is_shown {
+                tap.show_released(frame.written_packet(length), is_written);
+            }
         }
     }
 
-    /// The kernel takes a packet whole or not at all.
+    /// The kernel takes a packet whole or not at all: whether it did.
     #[inline]
-    fn write(&self, octets: &[u8], counters: &QueueCounters) {
-        match (&self.queue).write_all(octets) {
-            Ok(()) => counters.written.count(),
-            Err(_) => counters.write_errors.count(),
+    fn write(&self, octets: &[u8], counters: &QueueCounters) -> bool {
+        let is_written = (&self.queue).write_all(octets).is_ok();
+        if is_written {
+            counters.written.count();
+        } else {
+            counters.write_errors.count();
         }
+        is_written
     }
 }

@@ -93,7 +93,7 @@ pub(super) async fn astray(beside: &Beside<'_>, client: &Client) -> Vec<Finding>
         }
         let servers = service.servers.iter().map(|server| server.address).chain(service.sorry);
         for server in servers.filter(|server| server.is_ipv4() == client.is_ipv4()) {
-            let Some(way) = ways.iter().find(|way| way.server == server) else { continue };
+            let Some(way) = ServerWay::to(ways, server) else { continue };
             let peer = match &service.forwarding {
                 ForwardingConfig::Nat => client_end,
                 ForwardingConfig::FullNat(pool) => {

@@ -1,6 +1,6 @@
 //! What a running director has seen: servers that never answered, and clients beside them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::finding::{Code, Finding};
@@ -50,12 +50,14 @@ impl Seen {
         self.connections.iter().any(|connection| connection.state == UNANSWERED)
     }
 
-    /// Whether a real server ever sent anything back.
-    pub(super) fn has_answered(&self, server: SocketAddr) -> bool {
+    /// Real servers that ever sent anything back.
+    pub(super) fn answering(&self) -> HashSet<SocketAddr> {
         let services = self.services.last().into_iter().flat_map(|snapshot| &snapshot.services);
         services
             .flat_map(|service| service.servers.iter().chain(&service.sorry_server))
-            .any(|of| of.address == server && of.traffic.out_packets > 0)
+            .filter(|server| server.traffic.out_packets > 0)
+            .map(|server| server.address)
+            .collect()
     }
 
     /// The clients.
@@ -130,7 +132,7 @@ pub(super) fn clients_beside(
     ways: &[ServerWay],
 ) -> Vec<Finding> {
     let finding = |(server, clients): (&SocketAddr, &BTreeSet<IpAddr>)| {
-        let gateway = ways.iter().find(|way| way.server == *server)?.source?;
+        let gateway = ServerWay::to(ways, *server)?.source?;
         let named: Vec<_> = clients.iter().take(NAMED_MAX).map(IpAddr::to_string).collect();
         let more = match clients.len().saturating_sub(NAMED_MAX) {
             0 => String::new(),

@@ -89,6 +89,9 @@ fn write_head(text: &mut String, source: Source, name: &str, rules: &Rules) {
                 .to_owned(),
         );
     }
+    if servers.iter().any(|server| runs_a_program(server)) {
+        points.push("The programs that check servers must be on the director's host.".to_owned());
+    }
     points.push("Then: `wvs check -c` this file.".to_owned());
     for point in points {
         comment(text, 0, &format!("- {point}"));
@@ -101,6 +104,10 @@ fn checks_over_tls(service: &Service) -> bool {
         .servers()
         .filter_map(|server| server.health.as_ref())
         .any(|health| matches!(&health.check, Check::Http(HttpCheck { is_tls: true, .. })))
+}
+
+fn runs_a_program(server: &Server) -> bool {
+    server.health.as_ref().is_some_and(|health| matches!(health.check, Check::Command { .. }))
 }
 
 fn write_notes(text: &mut String, indent: usize, notes: &[Note]) {

@@ -142,6 +142,10 @@ families! {
         "1 for who serves: the regular servers, the backup servers too, or the sorry server.";
     Counter SERVICE_OVERLOADS "wvs_service_overloads_total" ["service"]
         "How often its real servers reached their upper thresholds.";
+    Counter SERVICE_CHECKS "wvs_service_health_checks_total" ["service", "result"]
+        "Health checks of its real servers: good, bad, or unknown, which the director's host could not make.";
+    Counter SERVICE_HEALTH_CHANGES "wvs_service_health_changes_total" ["service"]
+        "How often health checks took its real servers up or down.";
     Gauge SERVICE_TEMPLATES "wvs_service_templates" ["service"]
         "Persistence only: clients whose server is remembered.";
     Counter SERVICE_TEMPLATES_REFUSED "wvs_service_templates_refused_total" ["service"]
@@ -221,11 +225,10 @@ families! {
     Gauge RELOAD_TIME "wvs_latest_reload_seconds" []
         "When the latest reload ended, in seconds since 1970; 0 before the first.";
 
-    Counter ADMIN_REFUSED "wvs_admin_refused_total" ["reason"]
-        "Requests over TCP that were refused: for a bad_token, or unheard after too many of those (locked_out).";
-
     Counter LOG_LINES_LOST "wvs_log_lines_lost_total" []
         "Lines of the director's own log that were lost, because nobody read them or there was no room for them.";
+    Counter REFUSED_TOKENS "wvs_admin_refused_requests_total" ["reason"]
+        "Requests over TCP that were refused: bad_token, or locked_out after too many of those from one address.";
     Counter LOG_LINES "wvs_connection_log_lines_total" []
         "Lines written to the connection log.";
     Counter LOG_LEFT_OUT "wvs_connection_log_left_out_total" ["reason"]

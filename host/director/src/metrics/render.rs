@@ -9,8 +9,8 @@ use super::text::{Labels, Text, Value};
 use super::{LineTotals, Process, ReloadTotals, Scrape, SweepTotals};
 use crate::config::units::Percent;
 use crate::control::snapshot::{
-    ConnectionsSnapshot, DeviceSnapshot, FragmentsSnapshot, PacketsSnapshot, PluginSnapshot,
-    SeatSnapshot, ServerSnapshot, ServiceSnapshot, TimeSnapshot, TrialSnapshot,
+    ConnectionsSnapshot, DeviceSnapshot, FragmentsSnapshot, HealthSnapshot, PacketsSnapshot,
+    PluginSnapshot, SeatSnapshot, ServerSnapshot, ServiceSnapshot, TimeSnapshot, TrialSnapshot,
 };
 
 /// Samples of the director itself, of each service and of each real server, roughly: room for the
@@ -42,10 +42,10 @@ impl Scrape {
             put_servers(&mut text, &self.services);
         }
         put_reloads(&mut text, self.reloads);
-        let mut samples = text.family(&family::ADMIN_REFUSED);
+        put_one(&mut text, &family::LOG_LINES_LOST, self.stats.log_lines_lost);
+        let mut samples = text.family(&family::REFUSED_TOKENS);
         samples.put(&["bad_token"], self.stats.admin.bad_tokens);
         samples.put(&["locked_out"], self.stats.admin.locked_out);
-        put_one(&mut text, &family::LOG_LINES_LOST, self.stats.log_lines_lost);
         put_connection_log(&mut text, self.connection_log);
         if let Some(process) = self.process {
             put_process(&mut text, process, self.start_time_seconds);
@@ -151,6 +151,21 @@ fn put_services(text: &mut Text, services: &[ServiceSnapshot]) {
     }
     each(text, &family::SERVICE_OVERLOADS, |service| {
         all(service).map(|server| server.overloads).sum()
+    });
+    let mut samples = text.family(&family::SERVICE_CHECKS);
+    for service in services {
+        let checks = |count: fn(&HealthSnapshot) -> u64| -> u64 {
+            service.servers.iter().filter_map(|server| server.health.as_ref()).map(count).sum()
+        };
+        let (failed, unknown) = (checks(|health| health.failed), checks(|health| health.unknown));
+        let good = checks(|health| health.checks).saturating_sub(failed).saturating_sub(unknown);
+        samples.put(&[&service.name, "good"], good);
+        samples.put(&[&service.name, "bad"], failed);
+        samples.put(&[&service.name, "unknown"], unknown);
+    }
+    each(text, &family::SERVICE_HEALTH_CHANGES, |service| {
+        let health = service.servers.iter().filter_map(|server| server.health.as_ref());
+        health.map(|health| health.changes).sum()
     });
     let persistent = || {
         services.iter().filter_map(|service| Some((&service.name, service.persistence.as_ref()?)))

@@ -1,17 +1,22 @@
 //! What the kernel does with the director's packets, for `wvs doctor`: looks, and changes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
+use futures_util::StreamExt;
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 
 use super::netlink::{HostAddress, Link, Netlink, Packet, Taken, Way, table_of_rule};
-use super::plan::{LAST_PRIORITY, REPLY_PRIORITY, Surroundings, Tables, WHOLE_PRIORITY, plan};
-use super::step::{Prefix, Rule, Step, ip};
+use super::plan::{LAST_PRIORITY, REPLY_PRIORITY, Tables, WHOLE_PRIORITY, plan};
+use super::step::{Prefix, Rule, Step, full_length, ip};
 use super::tree::Order;
-use super::{Known, PROTOCOL, RouteError, RouteNeeds, left_over, tables_in_use, unfit_addresses};
+use super::{
+    Known, Links, PROTOCOL, RouteError, RouteNeeds, left_over, surroundings, tables_in_use,
+    unfit_addresses,
+};
 use crate::sysctl;
 
 /// A conversation with the kernel about what a director needs, in the network namespace of the thread
@@ -66,6 +71,14 @@ pub(crate) struct ServerWay {
     pub(crate) mtu: Option<u32>,
 }
 
+impl ServerWay {
+    /// The way to `server` among `ways`, which are in the order of the servers.
+    pub(crate) fn to(ways: &[Self], server: SocketAddr) -> Option<&Self> {
+        let place = ways.binary_search_by_key(&server, |way| way.server).ok()?;
+        ways.get(place)
+    }
+}
+
 impl Inspector {
     /// Begins the conversation. Needs no rights; to be called within a tokio runtime.
     ///
@@ -99,18 +112,22 @@ impl Inspector {
     /// first. `is_running` leaves out what only concerns a start.
     pub(crate) async fn refusals(&self, is_running: bool) -> Result<Vec<RouteError>, RouteError> {
         let needs = &self.needs;
-        let mut refusals =
-            unfit_addresses(&self.netlink, needs, &Known { needs: None, links: None }).await;
+        let mut refusals = unfit_addresses(&self.netlink, needs, &Known::default()).await;
         let own = needs.own_addresses();
+        let nat: HashSet<SocketAddr> = needs.servers.iter().map(|(_, server)| *server).collect();
         let servers: BTreeSet<SocketAddr> = needs.all_servers().collect();
-        for server in servers {
-            let is_nat = needs.servers.iter().any(|(_, nat)| *nat == server);
-            if own.contains(&server.ip()) {
-                refusals.push(RouteError::ServerIsVip { server });
-                continue;
-            }
-            match self.netlink.way_to(server.ip()).await {
-                Ok(Way { is_local: true, .. }) if is_nat => {
+        let (virtual_ones, servers): (Vec<_>, Vec<_>) =
+            servers.into_iter().partition(|server| own.contains(&server.ip()));
+        for server in virtual_ones {
+            refusals.push(RouteError::ServerIsVip { server });
+        }
+        let mut ways = self
+            .netlink
+            .ways_to(servers.iter().map(SocketAddr::ip))
+            .zip(futures_util::stream::iter(servers.iter().copied()));
+        while let Some(((_, way), server)) = ways.next().await {
+            match way {
+                Ok(Way { is_local: true, .. }) if nat.contains(&server) => {
                     refusals.push(RouteError::ServerIsLocal { server });
                 }
                 Ok(Way { is_unicast: false, is_local: false, .. }) => {
@@ -122,7 +139,7 @@ impl Inspector {
             }
         }
         if !is_running {
-            let around = self.surroundings().await;
+            let around = surroundings(needs, &self.links().await, &[]);
             refusals.extend(tables_in_use(&self.netlink, &needs.device, &around).await.err());
             // Where an address is this host's own a route to it comes along.
             let unfit: Vec<IpAddr> = refusals
@@ -141,15 +158,28 @@ impl Inspector {
         Ok(refusals)
     }
 
-    /// The ways to the servers that can be reached.
+    /// The ways to the servers that can be reached, in the order of the servers.
     pub(crate) async fn ways(&self) -> Vec<ServerWay> {
+        let servers: BTreeSet<SocketAddr> = self.needs.all_servers().collect();
+        let mut links: HashMap<u32, Link> = HashMap::new();
         let mut ways = Vec::new();
-        for server in self.needs.all_servers().collect::<BTreeSet<_>>() {
-            let Ok(way) = self.netlink.way_to(server.ip()).await else { continue };
+        let mut answers = self
+            .netlink
+            .ways_to(servers.iter().map(SocketAddr::ip))
+            .zip(futures_util::stream::iter(servers.iter().copied()));
+        while let Some(((_, way), server)) = answers.next().await {
+            let Ok(way) = way else { continue };
             if way.is_local || !way.is_unicast {
                 continue;
             }
-            let Ok(link) = self.netlink.link_at(way.link_index).await else { continue };
+            let link = match links.get(&way.link_index) {
+                Some(link) => link.clone(),
+                None => {
+                    let Some(link) = self.link(way.link_index).await else { continue };
+                    links.insert(way.link_index, link.clone());
+                    link
+                }
+            };
             let mtu = [way.mtu, link.mtu].into_iter().flatten().min();
             ways.push(ServerWay { server, link, gateway: way.gateway, source: way.source, mtu });
         }
@@ -162,24 +192,22 @@ impl Inspector {
         self.link(way.link_index).await
     }
 
-    async fn surroundings(&self) -> Surroundings {
-        let mut links = Vec::new();
-        for (protocol, server) in &self.needs.servers {
-            if let Some(link) = self.link_to(server.ip()).await {
-                links.push((*protocol, *server, link.name.into()));
-            }
-        }
-        Surroundings::around(&self.needs, links, &[])
+    /// The links that lead to servers with NAT.
+    async fn links(&self) -> Links {
+        let ways = self.ways().await;
+        ways.into_iter().map(|way| (way.server.ip(), Arc::from(way.link.name))).collect()
     }
 
+    /// What a start would do now.
     async fn plan(&self) -> Vec<Step> {
-        let around = self.surroundings().await;
+        let around = surroundings(&self.needs, &self.links().await, &[]);
         let device = &self.needs.device;
         let own = self.rules.iter().find_map(|rule| left_over::tables_of(rule, device));
         let in_use = self.rules.iter().map(table_of_rule).collect();
         let free = || Tables::all().find(|tables| tables.are_none_of(&in_use));
-        let Some(tables) = own.or_else(free) else { return Vec::new() };
-        plan(&self.needs, &around, tables, &Order::default()).steps
+        own.or_else(free).map_or_else(Vec::new, |tables| {
+            plan(&self.needs, &around, tables, &Order::default()).steps
+        })
     }
 
     /// How far the kernel is from what routes packets to the director and back.
@@ -189,6 +217,8 @@ impl Inspector {
     pub(crate) async fn gaps(&self) -> Result<Gaps, RouteError> {
         let routes = self.netlink.routes().await?;
         let device = self.device().await.map(|link| link.index);
+        let ours = self.rules.iter().filter(|rule| left_over::is_ours(rule));
+        let rules: HashSet<Rule> = ours.filter_map(Rule::read).map(without_place).collect();
         let mut gaps = Gaps::default();
         for step in self.plan().await {
             match &step {
@@ -210,16 +240,8 @@ impl Inspector {
                         gaps.commands.push(step.to_string());
                     }
                 }
-                // Where the rules of many servers stand depends on what came before.
-                Step::Rule(rule) if is_of_servers(rule) && rule.goto.is_some() => {}
                 Step::Rule(rule) => {
-                    let mut wanted = rule.message();
-                    if is_of_servers(rule) {
-                        let is_place =
-                            |attribute: &_| matches!(attribute, RuleAttribute::Priority(_));
-                        wanted.attributes.retain(|attribute| !is_place(attribute));
-                    }
-                    if !self.rules.iter().any(|rule| is_same_rule(rule, &wanted)) {
+                    if !rules.contains(&without_place(rule.clone())) {
                         gaps.commands.push(step.to_string());
                     }
                 }
@@ -302,7 +324,7 @@ impl Inspector {
         let mut commands = Vec::new();
         for route in self.netlink.routes().await? {
             let is_local = route.header.kind == RouteType::Local
-                && route.header.destination_prefix_length == full_length(address)
+                && route.header.destination_prefix_length == full_length(address.is_ipv6())
                 && route.attributes.contains(&RouteAttribute::Destination(address.into()));
             if !is_local && !is_exactly_to(&route, address) {
                 continue;
@@ -344,10 +366,6 @@ pub(crate) enum Lead {
 /// The table of routes that people make.
 const MAIN: u32 = 254;
 
-fn full_length(address: IpAddr) -> u8 {
-    if address.is_ipv6() { 128 } else { 32 }
-}
-
 fn table_of_route(route: &RouteMessage) -> u32 {
     let attribute = route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Table(table) => Some(*table),
@@ -359,7 +377,7 @@ fn table_of_route(route: &RouteMessage) -> u32 {
 /// Whether `route` is in the main table, leads to `address` alone, and is not a director's: such a
 /// one keeps a start from adding its own.
 fn is_exactly_to(route: &RouteMessage, address: IpAddr) -> bool {
-    route.header.destination_prefix_length == full_length(address)
+    route.header.destination_prefix_length == full_length(address.is_ipv6())
         && route.attributes.contains(&RouteAttribute::Destination(address.into()))
         && table_of_route(route) == MAIN
         && route.header.protocol != RouteProtocol::Other(PROTOCOL)
@@ -377,18 +395,15 @@ fn is_same_route(route: &RouteMessage, wanted: &RouteMessage) -> bool {
         })
 }
 
-fn is_same_rule(rule: &RuleMessage, wanted: &RuleMessage) -> bool {
-    rule.header.family == wanted.header.family
-        && rule.header.action == wanted.header.action
-        && table_of_rule(rule) == table_of_rule(wanted)
-        && wanted.attributes.iter().all(|attribute| {
-            matches!(attribute, RuleAttribute::Table(_)) || rule.attributes.contains(attribute)
-        })
-}
-
-/// Whether it is one of the rules by which the replies of servers are found.
-fn is_of_servers(rule: &Rule) -> bool {
-    (REPLY_PRIORITY..WHOLE_PRIORITY).contains(&rule.priority)
+/// The rule, but for where in the tree of rules it is: there a director that has had other servers
+/// before may have put it elsewhere than one that starts now.
+fn without_place(mut rule: Rule) -> Rule {
+    let is_in_tree = |priority| (REPLY_PRIORITY..WHOLE_PRIORITY).contains(&priority);
+    if is_in_tree(rule.priority) {
+        rule.priority = REPLY_PRIORITY;
+        rule.goto = rule.goto.map(|to| if is_in_tree(to) { REPLY_PRIORITY } else { to });
+    }
+    rule
 }
 
 fn priority_of(rule: &RuleMessage) -> u32 {
