@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use wvs::clock::Clock;
 use wvs::config::{ConnectionLogConfig, LogTarget, Reading};
 use wvs::connection_log::ConnectionLog;
-use wvs::control::snapshot::{DeviceSnapshot, ServiceSnapshot, StatsSnapshot};
+use wvs::control::snapshot::{AdminSnapshot, DeviceSnapshot, ServiceSnapshot, StatsSnapshot};
 use wvs::deployment::Deployment;
 use wvs::logging::LogFormat;
 use wvs::metrics::Scrape;
@@ -75,7 +75,7 @@ fn scrapes(services: usize) {
                     version: "1".to_owned(),
                     uptime_seconds: 7,
                     log_lines_lost: 9,
-                    admin: Default::default(),
+                    admin: AdminSnapshot { bad_tokens: 40, locked_out: 41 },
                     connections: (&director).into(),
                     packets: (&director).into(),
                     fragments: director.fragments().into(),

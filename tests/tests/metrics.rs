@@ -10,7 +10,7 @@ use openmetrics_parser::prometheus::parse_prometheus;
 use openmetrics_parser::{MetricsExposition, PrometheusType, PrometheusValue};
 use serde_json::Value;
 use wvs::config::Reading;
-use wvs::control::snapshot::{DeviceSnapshot, ServiceSnapshot, StatsSnapshot};
+use wvs::control::snapshot::{AdminSnapshot, DeviceSnapshot, ServiceSnapshot, StatsSnapshot};
 use wvs::deployment::Deployment;
 use wvs::metrics::Scrape;
 use wvs::metrics::counters::{LineTotals, ReloadTotals, SweepTotals};
@@ -77,7 +77,7 @@ impl Directed {
                 version: VERSION.to_owned(),
                 uptime_seconds: 7,
                 log_lines_lost: 9,
-                admin: Default::default(),
+                admin: AdminSnapshot { bad_tokens: 40, locked_out: 41 },
                 connections: (&self.director).into(),
                 packets: (&self.director).into(),
                 fragments: self.director.fragments().into(),
@@ -258,6 +258,8 @@ fn values_are_those_of_the_director() {
         ("wvs_latest_reload_refused", &[], 1.0),
         ("wvs_latest_reload_seconds", &[], 1_700_000_000.0),
         ("wvs_log_lines_lost_total", &[], 9.0),
+        ("wvs_admin_refused_requests_total", &[("reason", "bad_token")], 40.0),
+        ("wvs_admin_refused_requests_total", &[("reason", "locked_out")], 41.0),
         ("wvs_connection_log_lines_total", &[], 30.0),
         ("wvs_connection_log_left_out_total", &[("reason", "above_rate")], 31.0),
         ("wvs_connection_log_left_out_total", &[("reason", "queue_full")], 32.0),

@@ -533,7 +533,7 @@ async fn tidy(operation: Arc<Operation>) {
         match spawn_blocking(move || operation.tidy()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!("what nothing needs any more cannot be taken back: {error}")
+                tracing::warn!("what nothing needs any more cannot be taken back: {error}");
             }
             Err(error) => {
                 tracing::error!(%error, "tidying up ends: this is a bug in wvs");
