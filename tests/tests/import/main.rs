@@ -255,11 +255,11 @@ proptest! {
 
 #[test]
 fn example_is_what_the_import_makes() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_wvs-under-test"));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wvs-under-test"));
     command.args(["import", "keepalived", "examples/keepalived.conf"]).current_dir(&folder);
     let made = String::from_utf8(command.output().unwrap().stdout).unwrap();
-    let kept = std::fs::read_to_string(folder.join("examples/keepalived.yaml")).unwrap();
+    let kept = fs::read_to_string(folder.join("examples/keepalived.yaml")).unwrap();
     // The first line is for editors.
     assert_eq!(kept.split_once('\n').unwrap().1, made);
 }
