@@ -8,6 +8,7 @@ pub mod reload;
 
 use std::fmt::{Display, Write as _};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use crate::config::units::format_duration;
 use crate::control::snapshot::{
@@ -25,6 +26,8 @@ pub enum Columns {
         /// Every digit of large numbers, as `--exact`.
         is_exact: bool,
     },
+    /// The same a second, as `ipvsadm -Ln --rate`. What is listed is what [`rates`] gives.
+    Rates,
 }
 
 /// The listing of services and their real servers. `has_title` puts the line with the version on
@@ -52,6 +55,10 @@ pub fn list_services(services: &[ServiceSnapshot], columns: Columns) -> String {
             "Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes\n  \
              -> RemoteAddress:Port\n"
         }
+        Columns::Rates => {
+            "Prot LocalAddress:Port                 CPS    InPPS   OutPPS    InBPS   OutBPS\n  \
+             -> RemoteAddress:Port\n"
+        }
     });
     for service in services {
         list_service(&mut text, service, columns);
@@ -70,6 +77,7 @@ fn list_service(text: &mut String, service: &ServiceSnapshot, columns: Columns) 
         Columns::Traffic { is_exact } => {
             writeln!(text, "{head:<33}{}", numbers(&service.traffic, is_exact))
         }
+        Columns::Rates => writeln!(text, "{head:<33}{}", numbers(&service.traffic, false)),
     };
     list_troubles(text, service);
     list_stage(text, service);
@@ -86,6 +94,9 @@ fn list_service(text: &mut String, service: &ServiceSnapshot, columns: Columns) 
             Columns::Traffic { is_exact } => {
                 writeln!(text, "  -> {address:<28}{}", numbers(&server.traffic, is_exact))
             }
+            Columns::Rates => {
+                writeln!(text, "  -> {address:<28}{}", numbers(&server.traffic, false))
+            }
         };
     };
     for server in &service.servers {
@@ -97,6 +108,50 @@ fn list_service(text: &mut String, service: &ServiceSnapshot, columns: Columns) 
     for server in &service.leaving {
         list(server, &format!(" no longer in the file{}", time_left(server)));
     }
+}
+
+/// The services of `after`, with what they and their servers carried a second since `before`, which
+/// was so much earlier. Of those that were not there before it is nothing.
+#[must_use]
+pub fn rates(
+    before: &[ServiceSnapshot],
+    after: &[ServiceSnapshot],
+    elapsed: Duration,
+) -> Vec<ServiceSnapshot> {
+    let per_second = |before: &TrafficSnapshot, after: &TrafficSnapshot| {
+        let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
+        // Rounded to the nearest.
+        let rate = |of: fn(&TrafficSnapshot) -> u64| {
+            let gone_by = of(after).saturating_sub(of(before)).saturating_mul(1_000);
+            (gone_by.saturating_add(millis / 2)) / millis
+        };
+        TrafficSnapshot {
+            connections: rate(|traffic| traffic.connections),
+            in_packets: rate(|traffic| traffic.in_packets),
+            out_packets: rate(|traffic| traffic.out_packets),
+            in_octets: rate(|traffic| traffic.in_octets),
+            out_octets: rate(|traffic| traffic.out_octets),
+        }
+    };
+    let rate_of = |service: &ServiceSnapshot| {
+        let mut rates = service.clone();
+        let earlier = before.iter().find(|other| other.name == service.name);
+        let of_service = earlier.map_or(service.traffic, |earlier| earlier.traffic);
+        rates.traffic = per_second(&of_service, &service.traffic);
+        let all = |service: &ServiceSnapshot| -> Vec<ServerSnapshot> {
+            let servers = service.servers.iter().chain(&service.sorry_server);
+            servers.chain(&service.leaving).cloned().collect()
+        };
+        let earlier = earlier.map(all).unwrap_or_default();
+        let servers = rates.servers.iter_mut().chain(&mut rates.sorry_server);
+        for server in servers.chain(&mut rates.leaving) {
+            let before = earlier.iter().find(|other| other.address == server.address);
+            let before = before.map_or(server.traffic, |before| before.traffic);
+            server.traffic = per_second(&before, &server.traffic);
+        }
+        rates
+    };
+    after.iter().map(rate_of).collect()
 }
 
 /// What `ipvsadm` prints behind the scheduler of a service, and where else it is reached.
@@ -143,7 +198,7 @@ fn standing(server: &ServerSnapshot) -> String {
         let _ = write!(text, " {}{}", printable(out), time_left(server));
     }
     if let Some(HealthSnapshot { up: false, held_ms, last: Some(last), .. }) = &server.health {
-        let held = std::time::Duration::from_secs(held_ms / 1_000);
+        let held = Duration::from_secs(held_ms / 1_000);
         let _ = write!(text, " for {}: {}", format_duration(held), printable(last));
     }
     if server.slow_ms.is_some() {
@@ -161,7 +216,7 @@ fn standing(server: &ServerSnapshot) -> String {
 fn time_left(server: &ServerSnapshot) -> String {
     server.drain_ms.map_or_else(String::new, |left| {
         // To the second: nobody wants to know more.
-        let left = std::time::Duration::from_secs(left.div_ceil(1_000));
+        let left = Duration::from_secs(left.div_ceil(1_000));
         format!(", {} left", format_duration(left))
     })
 }
@@ -331,6 +386,38 @@ mod tests {
             assert_eq!(exact(number), is_exact);
         }
     }
+
+    #[test]
+    fn rates_are_what_went_by_in_a_second() {
+        let traffic = |connections, in_octets| TrafficSnapshot {
+            connections,
+            in_octets,
+            ..TrafficSnapshot::default()
+        };
+        let service = |name: &str, traffic| ServiceSnapshot {
+            traffic,
+            ..serde_json::from_str(&SERVICE.replace("NAME", name)).unwrap()
+        };
+        let before = [service("a", traffic(10, 1_000))];
+        let after = [service("a", traffic(25, 4_000)), service("b", traffic(7, 7))];
+        let rates = rates(&before, &after, Duration::from_millis(2_000));
+        assert_eq!(rates[0].traffic, traffic(8, 1_500));
+        // Nobody knows since when it is there.
+        assert_eq!(rates[1].traffic, traffic(0, 0));
+    }
+
+    const SERVICE: &str = r#"{
+        "name": "NAME", "protocol": "tcp", "vip": "192.0.2.1", "port": 80, "vips": [], "ports": [],
+        "one_packet": false, "persistence": null, "stage": "regular", "pool": null, "servers": [],
+        "sorry_server": null, "leaving": [],
+        "scheduler": { "name": "rr", "generation": 1, "picks": 0, "no_server": 0, "defers": 0,
+            "unavailable": 0, "bad_answers": 0, "traps": 0, "out_of_fuel": 0, "faults": 0,
+            "quarantines": 0, "rebuilds": 0, "last_fault": null },
+        "scheduling": { "picked": 0, "fallback": 0, "spared": 0, "persistent": 0, "sorry": 0,
+            "no_server": 0 },
+        "traffic": { "connections": 0, "in_packets": 0, "out_packets": 0, "in_octets": 0,
+            "out_octets": 0 }
+    }"#;
 
     #[test]
     fn digits_are_grouped_by_three() {

@@ -376,6 +376,11 @@ fn list_of_exact_traffic_shows_every_digit() {
 }
 
 #[test]
+fn list_of_rates_has_the_columns_of_ipvsadm() {
+    insta::assert_snapshot!(list(&["dns", "--rate"]));
+}
+
+#[test]
 fn list_of_one_service_has_no_title() {
     let by_name = list(&["web"]);
     insta::assert_snapshot!(by_name);

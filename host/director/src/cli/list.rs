@@ -1,20 +1,28 @@
 //! `wvs list`: the running director's services and real servers.
 
+use std::io::{self, IsTerminal};
 use std::path::Path;
+use std::time::Duration;
 
 use clap::Args;
+use tokio::time::{Instant, sleep};
 
 use super::socket::SocketArg;
-use super::{fail, print, print_json};
+use super::{DONE, fail, print, print_json};
 use crate::control::snapshot::{ServiceSnapshot, Snapshot};
 use crate::control::{self, AskError, SERVICES, STATS};
 use crate::output::{self, Columns};
+
+/// Between two listings, and what a rate is measured over.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Show the running director's services and real servers, as ipvsadm does.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   wvs list                     as ipvsadm -Ln
   wvs list --stats             as ipvsadm -Ln --stats
+  wvs list --rate              as ipvsadm -Ln --rate, over a second from now
+  wvs list web --rate --watch  again and again, until Ctrl-C
   wvs list web                 one service, by name
   wvs list 203.0.113.10:80     those at an address
   wvs list --json              everything there is to know, for programs
@@ -31,6 +39,14 @@ pub(super) struct ListArgs {
     #[arg(long)]
     stats: bool,
 
+    /// Connections, packets and octets a second, measured over a second from now.
+    #[arg(long, conflicts_with_all = ["stats", "json"])]
+    rate: bool,
+
+    /// Again and again, a second apart, until Ctrl-C.
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
+
     /// Every digit of large numbers.
     #[arg(long, requires = "stats")]
     exact: bool,
@@ -44,29 +60,72 @@ pub(super) struct ListArgs {
 }
 
 pub(super) fn list(args: &ListArgs) -> u8 {
-    let answer = args.director.converse(async |socket| ask(&socket).await);
-    let mut snapshot = match answer {
-        Ok(snapshot) => snapshot,
-        Err(status) => return status,
-    };
+    if args.json {
+        return match args.director.converse(async |socket| ask(&socket).await) {
+            Ok(mut snapshot) => match select(args, &mut snapshot) {
+                Ok(()) => print_json(&snapshot),
+                Err(status) => status,
+            },
+            Err(status) => status,
+        };
+    }
+    let listed = args.director.converse(async |socket| {
+        let mut before = None;
+        if args.rate {
+            before = Some((Instant::now(), ask(&socket).await?));
+            sleep(INTERVAL).await;
+        }
+        loop {
+            let (now, snapshot) = (Instant::now(), ask(&socket).await?);
+            let mut shown = snapshot.clone();
+            if let Some((earlier, before)) = &before {
+                let (before, after) = (&before.services.services, &snapshot.services.services);
+                shown.services.services = output::rates(before, after, now - *earlier);
+            }
+            let status = show(args, shown);
+            if status != DONE || !args.watch {
+                return Ok(status);
+            }
+            before = args.rate.then_some((now, snapshot));
+            sleep(INTERVAL).await;
+        }
+    });
+    listed.unwrap_or_else(|status| status)
+}
+
+/// Leaves what was asked for.
+fn select(args: &ListArgs, snapshot: &mut Snapshot) -> Result<(), u8> {
     let services = &mut snapshot.services.services;
     if let Some(wanted) = &args.service {
         services.retain(|service| is(service, wanted));
         if services.is_empty() {
-            return fail(format_args!("there is no service {wanted}; `wvs list` shows all"));
+            return Err(fail(format_args!("there is no service {wanted}; `wvs list` shows all")));
         }
     }
-    if args.json {
-        return print_json(&snapshot);
+    Ok(())
+}
+
+fn show(args: &ListArgs, mut snapshot: Snapshot) -> u8 {
+    if let Err(status) = select(args, &mut snapshot) {
+        return status;
     }
-    let columns =
-        if args.stats { Columns::Traffic { is_exact: args.exact } } else { Columns::Connections };
+    let columns = if args.rate {
+        Columns::Rates
+    } else if args.stats {
+        Columns::Traffic { is_exact: args.exact }
+    } else {
+        Columns::Connections
+    };
     // What is dropped is dropped for the whole director, not for one of its services.
     let is_whole = args.service.is_none();
     let mut text = output::list(&snapshot.services, columns, is_whole);
     if args.stats && is_whole {
         text.push_str(&output::drops(&snapshot.stats.packets));
         text.push_str(&output::losses(&snapshot.stats.device));
+    }
+    if args.watch && io::stdout().is_terminal() {
+        // Home, and clear what was there.
+        text.insert_str(0, "\x1b[H\x1b[2J");
     }
     print(text.as_bytes())
 }
