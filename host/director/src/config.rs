@@ -59,6 +59,8 @@ pub struct Config {
     pub device: DeviceConfig,
     /// Who sets routes, rules and sysctls.
     pub routing: RoutingMode,
+    /// Whether the file is read again by itself when it changed.
+    pub watch: bool,
     /// The control socket.
     pub socket: PathBuf,
     /// Who reaches the director, and how.

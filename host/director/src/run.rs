@@ -2,6 +2,7 @@
 
 mod health;
 mod pulse;
+mod reread;
 mod watch;
 mod ways;
 
@@ -34,12 +35,13 @@ use crate::clock::Clock;
 use crate::config::{Config, ForwardingConfig, RoutingMode};
 use crate::connection_log::{ConnectionLog, OpenError};
 use crate::control::snapshot::{
-    ChangeSnapshot, ConnectionList, ConnectionSnapshot, DeviceSnapshot, ExplanationSnapshot,
-    HealthSnapshot, PluginsSnapshot, ReloadSnapshot, ServerStanding, ServiceSnapshot,
-    ServicesSnapshot, StatsSnapshot,
+    ChangeSnapshot, ConnectionFilter, ConnectionList, ConnectionSnapshot, DeviceSnapshot,
+    ExplanationSnapshot, HealthSnapshot, PluginsSnapshot, ReloadSnapshot, ServerStanding,
+    ServiceSnapshot, ServicesSnapshot, StatsSnapshot,
 };
 use crate::control::{
-    AccessCounters, Answers, ClaimError, ControlServer, ControlSocket, TokenListener,
+    AccessCounters, Answers, CONNECTIONS_LISTED, ClaimError, ControlServer, ControlSocket,
+    TokenListener,
 };
 use crate::deployment::{Deployment, Misfit};
 use crate::device::{Device, DeviceCounters, DeviceError, DeviceNeeds, Offload, PacketLoop};
@@ -96,7 +98,7 @@ pub struct Running {
     roads: Roads,
     routing_commands: Option<String>,
     control: ControlServer,
-    timers: [Timer; 6],
+    timers: [Timer; 7],
 }
 
 /// What the director knows about itself, for whoever asks.
@@ -243,6 +245,7 @@ impl Running {
                 Timer(tokio::spawn(watch::watch(Arc::clone(&state)))),
                 Timer(tokio::spawn(operation::watch::watch(Arc::clone(&operation)))),
                 Timer(tokio::spawn(tidy(Arc::clone(&operation)))),
+                Timer(tokio::spawn(reread::watch(Arc::clone(&state)))),
                 Timer(tokio::spawn(health::watch(operation, checkers, news))),
             ],
             state,
@@ -368,8 +371,9 @@ impl Answers for State {
         }
     }
 
-    fn connections(&self, service: Option<&str>, limit: usize) -> Option<ConnectionList> {
-        let (terms, total) = match service {
+    fn connections(&self, filter: &ConnectionFilter) -> Option<ConnectionList> {
+        let limit = filter.limit.unwrap_or(CONNECTIONS_LISTED);
+        let (terms, total) = match &filter.service {
             Some(name) => {
                 let seats = self.operation.seats();
                 let service = seats.iter().find(|seat| seat.service().name() == name)?.service();
@@ -383,9 +387,13 @@ impl Answers for State {
             None => (None, self.director.connections()),
         };
         let (tables, now) = (self.director.tables(), self.clock.now());
-        let mut connections = list_connections(tables.v4(), limit, terms.as_ref(), now);
-        let rest = limit.saturating_sub(connections.len());
-        connections.extend(list_connections(tables.v6(), rest, terms.as_ref(), now));
+        // How many there are is counted nowhere: they have to be found.
+        let most = if filter.is_particular() { usize::MAX } else { limit };
+        let mut connections = list_connections(tables.v4(), most, filter, terms.as_ref(), now);
+        let rest = most.saturating_sub(connections.len());
+        connections.extend(list_connections(tables.v6(), rest, filter, terms.as_ref(), now));
+        let total = if filter.is_particular() { connections.len() } else { total };
+        connections.truncate(limit);
         Some(ConnectionList { total, connections })
     }
 
@@ -546,11 +554,13 @@ async fn tidy(operation: Arc<Operation>) {
 fn list_connections<A: Address>(
     table: &Table<A>,
     limit: usize,
+    filter: &ConnectionFilter,
     of: Option<&Arc<Terms>>,
     now: Moment,
 ) -> Vec<ConnectionSnapshot> {
     let is_wanted = |connection: &Connection<A>| {
         of.is_none_or(|terms| Arc::ptr_eq(connection.server().terms(), terms))
+            && filter.wants(connection)
     };
     let connections = table.list(limit, is_wanted);
     connections.iter().filter_map(|connection| ConnectionSnapshot::of(connection, now)).collect()

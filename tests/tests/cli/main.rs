@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::runtime::Builder;
 use wvs::capture::CaptureWriter;
 use wvs::config::AdminConfig;
-use wvs::control::snapshot::{ConnectionList, PluginsSnapshot, Snapshot};
+use wvs::control::snapshot::{ConnectionFilter, ConnectionList, PluginsSnapshot, Snapshot};
 use wvs::control::{Answers, ControlServer, ControlSocket};
 use wvs_tests::packet::echo;
 use wvs_tests::program::{self, show};
@@ -470,7 +470,8 @@ fn connections_have_the_columns_of_ipvsadm() {
     let told = ask(&["connections", "web", "--json"]);
     let (_, json) = told.split_once("--- stdout\n").unwrap();
     let list: ConnectionList = serde_json::from_str(json).unwrap();
-    assert_eq!(Some(list), Paper.connections(Some("web"), 1_000));
+    let filter = ConnectionFilter { service: Some("web".to_owned()), ..Default::default() };
+    assert_eq!(Some(list), Paper.connections(&filter));
 }
 
 #[test]

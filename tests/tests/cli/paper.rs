@@ -5,14 +5,14 @@ use std::sync::Arc;
 use wvs::config::units::Percent;
 use wvs::control::Answers;
 use wvs::control::snapshot::{
-    AdminSnapshot, AskedSnapshot, CandidateSnapshot, ChangeSnapshot, ConnectionList,
-    ConnectionSnapshot, ConnectionsSnapshot, DeviceSnapshot, ExplanationSnapshot, FateSnapshot,
-    FragmentsSnapshot, FuelSnapshot, GenerationSnapshot, HealthSnapshot, KnownConnectionSnapshot,
-    OpeningSnapshot, PacketsSnapshot, PersistenceSnapshot, PicksSnapshot, PluginSnapshot,
-    PluginsSnapshot, PoolSnapshot, ReloadSnapshot, RollbackSnapshot, SchedulerSnapshot,
-    SchedulingSnapshot, SeatSnapshot, ServerChange, ServerReload, ServerSnapshot, ServerStanding,
-    ServiceFate, ServiceReload, ServiceSnapshot, ServicesSnapshot, StatsSnapshot, SwapSnapshot,
-    TimeSnapshot, TrafficSnapshot, TrialReload, TrialSnapshot,
+    AdminSnapshot, AskedSnapshot, CandidateSnapshot, ChangeSnapshot, ConnectionFilter,
+    ConnectionList, ConnectionSnapshot, ConnectionsSnapshot, DeviceSnapshot, ExplanationSnapshot,
+    FateSnapshot, FragmentsSnapshot, FuelSnapshot, GenerationSnapshot, HealthSnapshot,
+    KnownConnectionSnapshot, OpeningSnapshot, PacketsSnapshot, PersistenceSnapshot, PicksSnapshot,
+    PluginSnapshot, PluginsSnapshot, PoolSnapshot, ReloadSnapshot, RollbackSnapshot,
+    SchedulerSnapshot, SchedulingSnapshot, SeatSnapshot, ServerChange, ServerReload,
+    ServerSnapshot, ServerStanding, ServiceFate, ServiceReload, ServiceSnapshot, ServicesSnapshot,
+    StatsSnapshot, SwapSnapshot, TimeSnapshot, TrafficSnapshot, TrialReload, TrialSnapshot,
 };
 use wvs::operation::reload::ReloadError;
 use wvs::operation::servers::ServerAction;
@@ -315,7 +315,7 @@ impl Answers for Paper {
         "# TYPE wvs_connections gauge\nwvs_connections 19\n".to_owned()
     }
 
-    fn connections(&self, service: Option<&str>, limit: usize) -> Option<ConnectionList> {
+    fn connections(&self, filter: &ConnectionFilter) -> Option<ConnectionList> {
         let connection =
             |protocol: &str, client: &str, vip: &str, server: &str| ConnectionSnapshot {
                 protocol: protocol.to_owned(),
@@ -330,13 +330,13 @@ impl Answers for Paper {
         (dns.state, dns.generation) = ("UDP".to_owned(), 0);
         let mut connections =
             vec![connection("tcp", "198.51.100.7:40000", "203.0.113.10:80", "10.0.0.11:8080"), dns];
-        match service {
+        match filter.service.as_deref() {
             Some("web") => connections.truncate(1),
             Some(_) => return None,
             None => {}
         }
         let total = connections.len();
-        connections.truncate(limit);
+        connections.truncate(filter.limit.unwrap_or(usize::MAX));
         Some(ConnectionList { total, connections })
     }
 

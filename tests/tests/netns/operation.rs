@@ -23,6 +23,8 @@ trials! {
     once server_that_ignores_connections_is_taken_out_by_them,
     once client_has_one_server_for_several_ports,
     once datagrams_of_a_one_packet_service_go_to_every_server,
+    once connections_are_found_by_client_server_and_state,
+    once file_that_changes_is_read_again_where_that_is_asked_for,
 }
 
 const RELOADS: usize = 100;
@@ -341,5 +343,49 @@ fn datagrams_of_a_one_packet_service_go_to_every_server() {
     assert_eq!(answers.len(), 3, "{answers:?}");
     let told = wvs_well(&stage, &["connections", "--count"]);
     assert_eq!(told, "0\n");
+    director.stop();
+}
+
+fn connections_are_found_by_client_server_and_state() {
+    let stage = Stage::new(2);
+    let _servers = mirrors(&stage);
+    let port = format!("port: {SERVER_PORT}");
+    let director = stage.direct(&described("port: 80, scheduler: rr", &[(1, &port), (2, &port)]));
+    let mut held: Vec<_> =
+        (1..=4).map(|client| stage.connect(client, false, PORT).unwrap()).collect();
+    held.iter_mut().for_each(|stream| echoes(stream).unwrap());
+    let count = |filter: &[&str]| wvs_well(&stage, &[&["connections", "--count"], filter].concat());
+    let client = lab::client_address(3, false).to_string();
+    let server = lab::server_address(1, false).to_string();
+    assert_eq!(count(&["--client", &client]), "1\n");
+    assert_eq!(count(&["--client", &format!("{client}/1")]), "4\n");
+    assert_eq!(count(&["--server", &server]), "2\n");
+    assert_eq!(count(&["web", "--server", &server, "--state", "established"]), "2\n");
+    assert_eq!(count(&["--state", "TIME_WAIT"]), "0\n");
+    let listed = wvs_well(&stage, &["connections", "--client", &client]);
+    assert!(listed.contains(&client) && listed.lines().count() == 3, "{listed}");
+    assert_eq!(wvs(&stage, &["connections", "--client", "nobody"]).status.code(), Some(2));
+    director.stop();
+}
+
+fn file_that_changes_is_read_again_where_that_is_asked_for() {
+    let stage = Stage::new(2);
+    let _servers = web_servers(&stage, false, SERVER_PORT);
+    let port = format!("port: {SERVER_PORT}");
+    let [first, second] = [1, 2].map(|number| described("port: 80", &[(number, &port)]));
+    let file = stage.configure("watch: true", &first);
+    let director = crate::director::DirectorProcess::start(&stage.lab.director, &file);
+    assert_eq!(stage.who_answers(1, false), "server1");
+    stage.configure("watch: true", &second);
+    wait_until("the other server", || stage.who_answers(1, false) == "server2");
+    // What is wrong changes nothing, and is told.
+    stage.configure("watch: perhaps", &first);
+    wait_until("a warning", || director.log().contains("nothing was changed"));
+    assert_eq!(stage.who_answers(1, false), "server2");
+    stage.configure("watch: false", &second);
+    wait_until("another reload", || director.log().matches("configuration reloaded").count() >= 2);
+    stage.configure("", &first);
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(stage.who_answers(1, false), "server2");
     director.stop();
 }

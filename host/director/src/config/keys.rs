@@ -146,6 +146,13 @@ pub static FILE: Table = Table {
              you, without being told.",
         ),
         Key::optional(
+            "watch",
+            "`false`",
+            Kind::Truth,
+            "Whether the director reads this file again by itself when it changed, as `wvs reload` \
+             does. What is wrong with it then is in the log.",
+        ),
+        Key::optional(
             "admin",
             "as below",
             Kind::Mapping(&ADMIN),

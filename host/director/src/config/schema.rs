@@ -75,6 +75,7 @@ impl Default for Config {
                 offload: true,
             },
             routing: RoutingMode::Managed,
+            watch: false,
             socket: DEFAULT_SOCKET.into(),
             admin: AdminConfig::default(),
             limits: TableLimits { connections: DEFAULT_CONNECTIONS, half_open: DEFAULT_HALF_OPEN },
@@ -120,6 +121,9 @@ pub(super) fn read<'s>(source: &'s str, folder: &Path) -> (Config, Reader<'s>) {
 fn read_file(reader: &mut Reader<'_>, file: &Fields<'_>, folder: &Path, config: &mut Config) {
     if let Some(field) = file.get("device") {
         read_device(reader, &field, &mut config.device);
+    }
+    if let Some(field) = file.get("watch") {
+        set(&mut config.watch, reader.choice(&field, &[("true", true), ("false", false)]));
     }
     if let Some(field) = file.get("routing") {
         let modes = [

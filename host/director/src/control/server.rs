@@ -34,13 +34,12 @@ use super::capture::{Allowance, capture};
 use super::change::{ACTIONS, CHANGES_MAX, change, preview, reload};
 use super::servers::{SERVER_ACTIONS, change_server};
 use super::snapshot::{
-    ChangeSnapshot, ConnectionList, ExplanationSnapshot, PluginsSnapshot, Refusal, ReloadSnapshot,
-    ServerStanding, ServicesSnapshot, StatsSnapshot,
+    ChangeSnapshot, ConnectionFilter, ConnectionList, ExplanationSnapshot, PluginsSnapshot,
+    Refusal, ReloadSnapshot, ServerStanding, ServicesSnapshot, StatsSnapshot,
 };
 use super::{
-    CAPTURES, CONNECTIONS, CONNECTIONS_LISTED, CONNECTIONS_LISTED_MAX, ControlSocket, EXPLAIN,
-    METRICS, PLUGINS, PREVIEW, RECORDING, RELOAD, SERVICES, STATS, TokenListener, scheduler_path,
-    server_path,
+    CAPTURES, CONNECTIONS, CONNECTIONS_LISTED_MAX, ControlSocket, EXPLAIN, METRICS, PLUGINS,
+    PREVIEW, RECORDING, RELOAD, SERVICES, STATS, TokenListener, scheduler_path, server_path,
 };
 use crate::metrics;
 use crate::operation::reload::ReloadError;
@@ -83,8 +82,9 @@ pub trait Answers: Send + Sync + 'static {
     /// The metrics now, as [`metrics`] has them. May take tens of milliseconds.
     fn metrics(&self) -> String;
 
-    /// At most `limit` connections, of one service or of all. `None` without such a service.
-    fn connections(&self, service: Option<&str>, limit: usize) -> Option<ConnectionList>;
+    /// At most so many connections as `filter` says, and of those it asks for. `None` without such a
+    /// service.
+    fn connections(&self, filter: &ConnectionFilter) -> Option<ConnectionList>;
 
     /// What would become of a packet. May take as long as to start a plugin.
     ///
@@ -401,28 +401,19 @@ async fn scrape(State(shared): State<Shared>) -> Result<impl IntoResponse, Refus
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
 }
 
-/// Which connections to list.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ConnectionQuery {
-    service: Option<String>,
-    limit: Option<usize>,
-}
-
 async fn connections(
     State(shared): State<Shared>,
-    query: Result<Query<ConnectionQuery>, QueryRejection>,
+    query: Result<Query<ConnectionFilter>, QueryRejection>,
 ) -> Result<Json<ConnectionList>, Refused> {
-    let Query(ConnectionQuery { service, limit }) =
+    let Query(filter) =
         query.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
-    let limit = limit.unwrap_or(CONNECTIONS_LISTED);
-    if limit > CONNECTIONS_LISTED_MAX {
+    if filter.limit.is_some_and(|limit| limit > CONNECTIONS_LISTED_MAX) {
         let message = format!("at most {CONNECTIONS_LISTED_MAX} connections are listed at once");
         return Err(Refused(StatusCode::BAD_REQUEST, message));
     }
     let listed = spawn_blocking(move || {
-        let list = shared.answers.connections(service.as_deref(), limit);
-        list.ok_or(ChangeError::NoService { service: service.unwrap_or_default() })
+        let list = shared.answers.connections(&filter);
+        list.ok_or(ChangeError::NoService { service: filter.service.unwrap_or_default() })
     });
     Ok(Json(listed.await.unwrap_or_else(|error| Err(error.into()))?))
 }
@@ -504,6 +495,7 @@ mod tests {
     use wvs_core::time::Moment;
     use wvs_core::verdict::Verdict;
 
+    use super::super::CONNECTIONS_LISTED;
     use super::*;
     use crate::capture::{BlockCutter, CaptureStatistics};
     use crate::config::Config;
@@ -588,8 +580,8 @@ mod tests {
             "# TYPE wvs_one gauge\nwvs_one 1\n".to_owned()
         }
 
-        fn connections(&self, service: Option<&str>, limit: usize) -> Option<ConnectionList> {
-            if service == Some("long") {
+        fn connections(&self, filter: &ConnectionFilter) -> Option<ConnectionList> {
+            if filter.service.as_deref() == Some("long") {
                 let connection = ConnectionSnapshot {
                     protocol: "tcp".to_owned(),
                     expires_in_ms: 1,
@@ -602,8 +594,9 @@ mod tests {
                 let connections = vec![connection; 10_000];
                 return Some(ConnectionList { total: connections.len(), connections });
             }
-            let is_known = service.is_none_or(|service| service == "web");
-            is_known.then(|| ConnectionList { total: limit, connections: Vec::new() })
+            let is_known = filter.service.as_ref().is_none_or(|service| service == "web");
+            let total = filter.limit.unwrap_or(CONNECTIONS_LISTED);
+            is_known.then(|| ConnectionList { total, connections: Vec::new() })
         }
 
         fn change(&self, service: &str, action: Action) -> Result<ChangeSnapshot, ChangeError> {

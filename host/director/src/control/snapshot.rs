@@ -24,7 +24,7 @@ pub use change::{
     ChangeSnapshot, ReloadSnapshot, ServerChange, ServerReload, ServerStanding, ServiceFate,
     ServiceReload, SwapSnapshot, TrialReload,
 };
-pub use connection::{ConnectionList, ConnectionSnapshot};
+pub use connection::{ConnectionFilter, ConnectionList, ConnectionSnapshot};
 pub use explanation::{
     AskedSnapshot, CandidateSnapshot, ExplanationSnapshot, FateSnapshot, KnownConnectionSnapshot,
     OpeningSnapshot,

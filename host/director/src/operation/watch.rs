@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,7 +69,7 @@ type Hash = [u8; 32];
 
 /// What tells a file that was changed or replaced from the one before, without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Mark {
+pub(crate) struct Mark {
     device: u64,
     inode: u64,
     length: u64,
@@ -77,6 +78,11 @@ struct Mark {
 }
 
 impl Mark {
+    /// That of a file that is there.
+    pub(crate) fn of_file(path: &Path) -> Option<Self> {
+        std::fs::metadata(path).as_ref().map(Self::of).ok()
+    }
+
     fn of(file: &Metadata) -> Self {
         Self {
             device: file.dev(),
@@ -112,7 +118,7 @@ impl WatchedFiles {
 
 impl Seen {
     fn look(&mut self, plugin: &PluginConfig, operation: &Operation) {
-        let Ok(mark) = std::fs::metadata(&plugin.file).as_ref().map(Mark::of) else {
+        let Some(mark) = Mark::of_file(&plugin.file) else {
             // Whoever replaces it may be about to put the new one there.
             self.pending = None;
             return;

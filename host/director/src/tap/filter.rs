@@ -89,6 +89,14 @@ pub struct Network(IpNet);
 )]
 pub struct NoNetwork(String);
 
+impl Network {
+    /// Whether the address is in it.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address)
+    }
+}
+
 impl FromStr for Network {
     type Err = NoNetwork;
 

@@ -1,11 +1,51 @@
 //! Connections, as `ipvsadm -Lnc` lists them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use wvs_core::connection::Connection;
 use wvs_core::packet::address::Address;
 use wvs_core::time::Moment;
+
+use crate::tap::Network;
+
+/// Which connections to list, in the query of `GET /v1/connections`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionFilter {
+    /// Those of this service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Those of this client, or of clients in this network, as in `198.51.100.0/24`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<Network>,
+    /// Those of the real server with this address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<IpAddr>,
+    /// Those in this state, as listings name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// The most to list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+impl ConnectionFilter {
+    /// Whether it asks for more than a service's connections.
+    pub(crate) fn is_particular(&self) -> bool {
+        self.client.is_some() || self.server.is_some() || self.state.is_some()
+    }
+
+    /// Whether a connection is what it asks for, apart from the service.
+    pub(crate) fn wants<A: Address>(&self, connection: &Connection<A>) -> bool {
+        let client = connection.original().source.into();
+        self.client.as_ref().is_none_or(|network| network.contains(client))
+            && self.server.is_none_or(|server| server == connection.server_address().ip())
+            && self.state.as_ref().is_none_or(|name| {
+                connection.state().is_some_and(|state| state.name().eq_ignore_ascii_case(name))
+            })
+    }
+}
 
 /// Answer to `GET /v1/connections`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
