@@ -131,6 +131,16 @@ impl<'a> Director<'a> {
         fields.split_whitespace().skip(11).take(2).map(ticks).sum::<f64>() / TICKS_PER_SECOND
     }
 
+    /// The same to the nanosecond, without threads that have ended.
+    fn cpu_seconds_of_threads(&self) -> f64 {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("/proc");
+        let seconds = threads.flatten().filter_map(|thread| {
+            let schedule = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            Some(schedule.split(' ').next()?.parse::<f64>().ok()? / 1e9)
+        });
+        seconds.sum()
+    }
+
     /// Megabytes of memory that it has.
     fn resident(&self) -> f64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
@@ -210,9 +220,9 @@ fn many_services(lab: &Lab, folder: &Path, scale: &Scale) {
     println!("{:44} {:>10} {:>10} {:>12}", "", "median", "least", "director CPU");
     row("start until ready", starts, Some(director.cpu_seconds()));
     let resident = director.resident();
-    let before = director.cpu_seconds();
+    let before = director.cpu_seconds_of_threads();
     thread::sleep(idle);
-    let idle = (director.cpu_seconds() - before) / idle.as_secs_f64();
+    let idle = (director.cpu_seconds_of_threads() - before) / idle.as_secs_f64();
 
     let listed: serde_json::Value = serde_json::from_slice(&director.fetch(SERVICES)).unwrap();
     let listed = listed["services"].as_array().expect("services");
