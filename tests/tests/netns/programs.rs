@@ -97,9 +97,9 @@ fn iperf3_runs_both_ways_over_tcp_and_udp(is_ipv6: bool) {
         &["-n", "5M"][..],
         &["-n", "5M", "-R"],
         &["-u", "-b", "20M", "-n", "100K", "-l", "1200"],
-        // Fragments.
-        &["-u", "-b", "20M", "-n", "100K", "-l", "4000"],
-        &["-u", "-b", "20M", "-n", "100K", "-l", "4000", "-R"],
+        // Fragments. What a receiver's buffer holds even if it does not get to read any of it.
+        &["-u", "-b", "20M", "-n", "60K", "-l", "4000", "-w", "400K"],
+        &["-u", "-b", "20M", "-n", "60K", "-l", "4000", "-w", "400K", "-R"],
     ] {
         watch(&stage, is_ipv6, || {
             let all = [&["-c", &vip, "--json"], arguments].concat();
