@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use wvs::lab::Host;
 use wvs::sysctl;
@@ -40,9 +42,16 @@ pub(crate) fn host_state(host: &Host) -> String {
     state
 }
 
-/// Asserts that `host` is as it was.
+/// Asserts that `host` is as it was, or is in a moment: a device that this process had is gone only
+/// when the programs that other tests are just starting have let go of it as well.
 #[track_caller]
 pub(crate) fn assert_unchanged(host: &Host, before: &str) {
+    for _ in 0..100 {
+        if host_state(host) == before {
+            return;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
     assert_same(before, &host_state(host));
 }
 
