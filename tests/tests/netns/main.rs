@@ -52,8 +52,10 @@ mod service_manager;
 mod stage;
 
 use std::process::{Command, ExitCode, Stdio};
+use std::thread;
 
 use libtest_mimic::{Arguments, Trial};
+use nix::sys::signal::{SigSet, Signal};
 use wvs::device::{Device, DeviceNeeds};
 use wvs::lab::{self, Lab};
 
@@ -121,9 +123,24 @@ fn main() -> ExitCode {
         seeing::trials(),
         demo::trials(),
     ];
+    leave_children_to_one_thread();
     let trials =
         trials.into_iter().flatten().map(|trial| trial.with_ignored_flag(missing.is_err()));
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// Has one thread interrupted by what a checker is told of its commands' ends, and none that waits
+/// for a packet with a limit: such waits are not taken up again.
+fn leave_children_to_one_thread() {
+    thread::spawn(|| {
+        loop {
+            thread::park();
+        }
+    });
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGCHLD);
+    // All threads of the tests inherit this; programs that they start do not.
+    signals.thread_block().expect("a mask of signals");
 }
 
 fn find_device(lab: &Lab) -> Result<(), String> {
