@@ -16,28 +16,32 @@
 //! start of any director in the network namespace removes what it left. Settings are put back
 //! from a [`Ledger`].
 
+mod error;
 mod follow;
 pub(crate) mod inspect;
 mod left_over;
+mod needs;
 mod netlink;
 mod plan;
 mod step;
 mod tree;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt::Write as _;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::{fmt, fmt::Write as _, io};
 
 use nix::errno::Errno;
 use rtnetlink::packet_route::rule::RuleMessage;
-use wvs_core::service::Protocol;
 
 use crate::device;
 use crate::sysctl::{Ledger, LedgerError, LedgerLock, STATE_FOLDER};
+pub use error::{Role, RouteError};
 pub use follow::{Follower, follow};
 use futures_util::StreamExt;
+pub use needs::RouteNeeds;
 pub(crate) use netlink::{HostAddress, Link, Packet};
 use netlink::{Netlink, Way};
 use plan::{Plan, Surroundings, Tables};
@@ -51,214 +55,6 @@ const MTU_DEFAULT: u32 = 1500;
 
 /// The smallest MTU that IPv6 works with (RFC 8200 section 5).
 const IPV6_MTU_MIN: u32 = 1280;
-
-/// What is to be routed through the director. Doubles do no harm.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RouteNeeds {
-    /// The name of the director's TUN device.
-    pub device: String,
-    /// Addresses whose packets go to the director.
-    pub vips: Vec<IpAddr>,
-    /// Those among [`vips`](Self::vips) that have a service with full NAT, so that programs on this
-    /// host can connect to them.
-    pub full_nat_vips: Vec<IpAddr>,
-    /// Addresses that stand in for clients with full NAT: packets to them go to the director, too.
-    pub pools: Vec<IpAddr>,
-    /// Real servers with NAT, whose replies have to be led to the director: protocol, RIP and port;
-    /// port 0 for all ports. ICMP has none: 0 as well.
-    pub servers: Vec<(Protocol, SocketAddr)>,
-    /// Real servers with full NAT, which reply to an address of [`pools`](Self::pools).
-    pub full_nat_servers: Vec<SocketAddr>,
-}
-
-impl RouteNeeds {
-    /// Adds real servers that are reached by NAT, or by full NAT from the addresses of `pool`.
-    pub fn add_servers(
-        &mut self,
-        protocol: Protocol,
-        pool: Option<&[IpAddr]>,
-        servers: impl Iterator<Item = SocketAddr>,
-    ) {
-        match pool {
-            None => self.servers.extend(servers.map(|server| (protocol, server))),
-            Some(pool) => {
-                self.pools.extend(pool);
-                self.full_nat_servers.extend(servers);
-            }
-        }
-    }
-
-    /// Adds all that `other` needs.
-    pub fn add(&mut self, other: &Self) {
-        self.vips.extend(&other.vips);
-        self.full_nat_vips.extend(&other.full_nat_vips);
-        self.pools.extend(&other.pools);
-        self.servers.extend(&other.servers);
-        self.full_nat_servers.extend(&other.full_nat_servers);
-        self.tidy();
-    }
-
-    /// Has everything once, however many services need it.
-    pub fn tidy(&mut self) {
-        fn without_doubles<T: Ord>(list: &mut Vec<T>) {
-            list.sort_unstable();
-            list.dedup();
-        }
-        without_doubles(&mut self.vips);
-        without_doubles(&mut self.full_nat_vips);
-        without_doubles(&mut self.pools);
-        without_doubles(&mut self.servers);
-        without_doubles(&mut self.full_nat_servers);
-    }
-
-    /// Every address that is routed to the director.
-    fn own_addresses(&self) -> BTreeSet<IpAddr> {
-        self.vips.iter().chain(&self.pools).copied().collect()
-    }
-
-    /// Every real server.
-    pub(crate) fn all_servers(&self) -> impl Iterator<Item = SocketAddr> {
-        let servers = self.servers.iter().map(|(_, server)| *server);
-        servers.chain(self.full_nat_servers.iter().copied())
-    }
-
-    /// Whether anything of the family is to be routed.
-    fn has_family(&self, is_ipv6: bool) -> bool {
-        let servers = self.all_servers().map(|server| server.ip());
-        self.own_addresses().into_iter().chain(servers).any(|address| address.is_ipv6() == is_ipv6)
-    }
-
-    /// Whether there is a server of the family whose replies have to be led to the director.
-    fn has_nat(&self, is_ipv6: bool) -> bool {
-        self.servers.iter().any(|(_, server)| server.is_ipv6() == is_ipv6)
-    }
-}
-
-/// What an address of the director's is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// What clients connect to.
-    Vip,
-    /// What stands in for clients in front of real servers.
-    Pool,
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Vip => "virtual address",
-            Self::Pool => "pool address",
-        })
-    }
-}
-
-/// Why routing could not be set up or taken back.
-#[derive(Debug, thiserror::Error)]
-pub enum RouteError {
-    /// A VIP or an address of a pool is one of this host.
-    #[error(
-        "the {role} {address} is also an address of this host, which would answer in the \
-         director's place: remove it there (`ip address show to {address}` says where it is)"
-    )]
-    IsLocal {
-        /// The address.
-        address: IpAddr,
-        /// What it is to be.
-        role: Role,
-    },
-    /// A VIP or an address of a pool is multicast, broadcast or the like.
-    #[error("the {role} {address} is no address of a single host: use a unicast address")]
-    IsNotUnicast {
-        /// The address.
-        address: IpAddr,
-        /// What it is to be.
-        role: Role,
-    },
-    /// Somebody else routes exactly a VIP or an address of a pool.
-    #[error(
-        "this host has a route to exactly {address} already (`ip route show {address}`): remove it, \
-         or set `routing: off` and route to the director yourself"
-    )]
-    IsRouted {
-        /// The address.
-        address: IpAddr,
-    },
-    /// A real server is an address of this host.
-    #[error(
-        "the real server {server} is an address of this host: replies of the host itself do not \
-         pass the director; use `forward: fullnat`, or a server on another host"
-    )]
-    ServerIsLocal {
-        /// RIP and port.
-        server: SocketAddr,
-    },
-    /// A real server has the address of a VIP or of a pool.
-    #[error("the real server {server} has a virtual address: packets would go round in circles")]
-    ServerIsVip {
-        /// RIP and port.
-        server: SocketAddr,
-    },
-    /// No way to a real server.
-    #[error(
-        "no route to the real server {server} ({source}): correct its address or add a route to it"
-    )]
-    NoRoute {
-        /// RIP and port.
-        server: SocketAddr,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// Another director on this host has the server's replies.
-    #[error(
-        "replies of the real server {server} go to another director on this host already, by the \
-         rule `{rule}`: use another port or address of the server for this director"
-    )]
-    ServerIsTaken {
-        /// RIP and port.
-        server: SocketAddr,
-        /// The other director's rule.
-        rule: String,
-    },
-    /// Not allowed to change routes.
-    #[error(
-        "no right to change routes (tried `{step}`): run as root or with the capability \
-         CAP_NET_ADMIN, or set `routing: print` and set them yourself"
-    )]
-    NoRights {
-        /// The command that would do the same.
-        step: String,
-    },
-    /// The kernel refused a step.
-    #[error("the kernel refused `{step}`: {source}")]
-    Refused {
-        /// The command that would do the same.
-        step: String,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// The device to route to does not exist.
-    #[error("there is no network device {device} to route to")]
-    NoDevice {
-        /// Its name.
-        device: String,
-    },
-    /// Somebody uses all table numbers that could be ours.
-    #[error(
-        "the routing tables {first} to {last} are all in use: remove what `ip rule show protocol \
-         119` lists of directors that are no more",
-        first = Tables::FIRST, last = Tables::LAST
-    )]
-    NoTables,
-    /// No conversation with the kernel.
-    #[error("cannot talk to the kernel about routes: {source}")]
-    Netlink {
-        /// What happened.
-        source: io::Error,
-    },
-    /// A setting could not be changed or put back.
-    #[error(transparent)]
-    Setting(#[from] LedgerError),
-}
 
 /// Routing as set up; [`take_back`](Self::take_back) undoes it. When it is dropped without, or the
 /// process is killed, the next start of a director in the network namespace cleans up.

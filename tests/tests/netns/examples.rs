@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
-use socket2::{Domain, Protocol as IpProtocol, Socket, Type};
 use wvs::config::{Config, Reading};
 use wvs::lab;
 use wvs_core::service::{Ports, Protocol};
@@ -81,7 +80,7 @@ fn serve(path: &std::path::Path) {
                 let to = SocketAddr::new(*vip, port);
                 match service.protocol {
                     Protocol::Tcp => wait_until(&format!("{name}: an answer of {to}"), || {
-                        let connected = connect(&stage, to);
+                        let connected = stage.connect_to(1, to);
                         connected.and_then(|mut stream| ask(&mut stream, "/name")).is_ok()
                     }),
                     Protocol::Udp => wait_until(&format!("{name}: an answer of {to}"), || {
@@ -162,16 +161,6 @@ fn servers(stage: &Stage, config: &Config, hosts: &BTreeMap<IpAddr, usize>) -> V
         }
     }
     running
-}
-
-fn connect(stage: &Stage, to: SocketAddr) -> io::Result<TcpStream> {
-    stage.lab.client.run(|| {
-        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(IpProtocol::TCP))?;
-        socket.connect_timeout(&to.into(), PATIENCE)?;
-        let stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(stream)
-    })
 }
 
 fn answers(stage: &Stage, to: SocketAddr) -> io::Result<()> {

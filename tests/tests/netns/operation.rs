@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
 use wvs::lab::{self, CLIENTS};
 
 use crate::director::{WVS, services};
@@ -52,20 +51,6 @@ fn wvs_well(stage: &Stage, arguments: &[&str]) -> String {
     let output = wvs(stage, arguments);
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     String::from_utf8(output.stdout).expect("text")
-}
-
-/// Connects from a client to any address.
-fn connect(stage: &Stage, client: u8, to: SocketAddr) -> io::Result<TcpStream> {
-    let from = SocketAddr::new(lab::client_address(client, false), 0);
-    stage.lab.client.run(|| {
-        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-        socket.bind(&from.into())?;
-        socket.connect_timeout(&to.into(), PATIENCE)?;
-        let stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(stream)
-    })
 }
 
 fn hundred_reloads_under_load_cost_no_request() {
@@ -166,16 +151,16 @@ fn added_services_are_reached_and_removed_ones_finish_what_they_have() {
     let told = wvs_well(&stage, &["reload"]);
     assert_eq!(told, "added: added\n");
     let to = SocketAddr::new(vip, 80);
-    let name = ask(&mut connect(&stage, 1, to).unwrap(), "/name").unwrap();
+    let name = ask(&mut stage.connect_to(1, to).unwrap(), "/name").unwrap();
     assert_eq!(name, "server2");
 
-    let mut held = connect(&stage, 2, to).unwrap();
+    let mut held = stage.connect_to(2, to).unwrap();
     echoes(&mut held).unwrap();
     stage.configure("", &first);
     let told = wvs_well(&stage, &["reload"]);
     assert_eq!(told, "added: removed; its connections go on\n");
     echoes(&mut held).expect("an answer to who was there before");
-    let refused = connect(&stage, 1, to).expect_err("nobody new");
+    let refused = stage.connect_to(1, to).expect_err("nobody new");
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     assert_eq!(stage.who_answers(1, false), "server1");
     let is_routed = || {
@@ -309,7 +294,7 @@ fn client_has_one_server_for_several_ports() {
         let server = stage.who_answers(client, false);
         for port in [8081, 80, 8081] {
             let to = SocketAddr::new(lab::VIP, port);
-            let again = ask(&mut connect(&stage, client, to).unwrap(), "/name").unwrap();
+            let again = ask(&mut stage.connect_to(client, to).unwrap(), "/name").unwrap();
             assert_eq!(again, server, "client {client} at port {port}");
         }
     }

@@ -106,8 +106,12 @@ impl Stage {
 
     /// Connects from one of the client's addresses to the VIP.
     pub(crate) fn connect(&self, client: u8, is_ipv6: bool, port: u16) -> io::Result<TcpStream> {
-        let from = SocketAddr::new(lab::client_address(client, is_ipv6), 0);
-        let to = SocketAddr::new(lab::vip(is_ipv6), port);
+        self.connect_to(client, SocketAddr::new(lab::vip(is_ipv6), port))
+    }
+
+    /// Connects from one of the client's addresses to any other.
+    pub(crate) fn connect_to(&self, client: u8, to: SocketAddr) -> io::Result<TcpStream> {
+        let from = SocketAddr::new(lab::client_address(client, to.is_ipv6()), 0);
         self.lab.client.run(|| {
             let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
             socket.bind(&from.into())?;

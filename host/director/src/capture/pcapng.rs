@@ -477,7 +477,8 @@ mod tests {
     use pcap_parser::pcapng::PcapNGSlice;
     use proptest::prelude::*;
 
-    use super::super::{CaptureError, CaptureReader, Record};
+    use super::super::reader::read_all;
+    use super::super::{CaptureError, Record};
     use super::*;
 
     const SAMPLE: CapturedPacket<'_> = CapturedPacket {
@@ -499,23 +500,6 @@ mod tests {
         writer.put(&SAMPLE);
         writer.put_statistics(Duration::new(1, 2), &COUNTED);
         writer.take()
-    }
-
-    /// What can be read, and how it ended.
-    fn read(file: &[u8]) -> (Vec<(Record, Vec<u8>)>, Option<CaptureError>) {
-        let mut packets = Vec::new();
-        let mut reader = match CaptureReader::new(file) {
-            Ok(reader) => reader,
-            Err(error) => return (packets, Some(error)),
-        };
-        let mut frame = Vec::new();
-        loop {
-            match reader.read(&mut frame) {
-                Ok(Some(record)) => packets.push((record, frame.clone())),
-                Ok(None) => return (packets, None),
-                Err(error) => return (packets, Some(error)),
-            }
-        }
     }
 
     /// Octets as text, four to a word.
@@ -548,7 +532,7 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_again() {
-        let (packets, end) = read(&file());
+        let (packets, end) = read_all(&file());
         assert!(end.is_none(), "{end:?}");
         let record = Record {
             time: SAMPLE.time,
@@ -565,13 +549,13 @@ mod tests {
         let mut cutter = BlockCutter::default();
         let mut whole = Vec::new();
         for length in 0..file.len() {
-            let (packets, end) = read(&file[..length]);
+            let (packets, end) = read_all(&file[..length]);
             // Up to the last octet of the packet's block, the statistics follow.
             assert_eq!(packets.len(), usize::from(length >= file.len() - 76), "{length}");
             assert!(packets.len() == 1 || end.is_some() || length >= 48, "{length}");
             whole.extend(cutter.cut(&file[length..=length]).unwrap());
             // What the cutter gives is a whole file at any time.
-            let (_, end) = read(&whole);
+            let (_, end) = read_all(&whole);
             assert!(whole.is_empty() || end.is_none(), "{length}: {end:?}");
         }
         assert_eq!(whole, file);
@@ -609,7 +593,7 @@ mod tests {
         // A second section has interfaces of its own.
         block(SECTION, &section);
         block(PACKET, &words(&[0, 0, 0, 0, 0]));
-        let (packets, end) = read(&file);
+        let (packets, end) = read_all(&file);
         let record = |time, original_octets, is_outbound| Record {
             time,
             original_octets,
@@ -663,7 +647,7 @@ mod tests {
                 })
                 .collect();
             prop_assert_eq!(&theirs, &packets);
-            let (ours, end) = read(&file);
+            let (ours, end) = read_all(&file);
             prop_assert!(end.is_none());
             let ours: Vec<_> = ours
                 .into_iter()
@@ -683,7 +667,7 @@ mod tests {
             let at = at % file.len();
             file.truncate(at);
             file.extend(octets);
-            let _ = read(&file);
+            let _ = read_all(&file);
             let _ = BlockCutter::default().cut(&file);
         }
     }

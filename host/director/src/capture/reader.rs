@@ -282,3 +282,21 @@ fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize, CaptureError>
     }
     Ok(filled)
 }
+
+/// What can be read, and how it ended.
+#[cfg(test)]
+pub(super) fn read_all(file: &[u8]) -> (Vec<(Record, Vec<u8>)>, Option<CaptureError>) {
+    let mut packets = Vec::new();
+    let mut reader = match CaptureReader::new(file) {
+        Ok(reader) => reader,
+        Err(error) => return (packets, Some(error)),
+    };
+    let mut frame = Vec::new();
+    loop {
+        match reader.read(&mut frame) {
+            Ok(Some(record)) => packets.push((record, frame.clone())),
+            Ok(None) => return (packets, None),
+            Err(error) => return (packets, Some(error)),
+        }
+    }
+}

@@ -50,7 +50,8 @@ impl<W: Write> CaptureWriter<W> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CaptureError, CaptureReader, FILE_HEADER, Record};
+    use super::super::reader::read_all;
+    use super::super::{CaptureError, FILE_HEADER, Record};
     use super::*;
 
     fn two_packets() -> Vec<u8> {
@@ -62,26 +63,9 @@ mod tests {
         file
     }
 
-    /// What can be read, and how it ended.
-    fn read(file: &[u8]) -> (Vec<(Record, Vec<u8>)>, Option<CaptureError>) {
-        let mut packets = Vec::new();
-        let mut reader = match CaptureReader::new(file) {
-            Ok(reader) => reader,
-            Err(error) => return (packets, Some(error)),
-        };
-        let mut frame = Vec::new();
-        loop {
-            match reader.read(&mut frame) {
-                Ok(Some(record)) => packets.push((record, frame.clone())),
-                Ok(None) => return (packets, None),
-                Err(error) => return (packets, Some(error)),
-            }
-        }
-    }
-
     #[test]
     fn what_was_written_is_read_again() {
-        let (packets, end) = read(&two_packets());
+        let (packets, end) = read_all(&two_packets());
         assert!(end.is_none(), "{end:?}");
         let record = |seconds, nanos, original_octets| Record {
             time: Duration::new(seconds, nanos),
@@ -97,7 +81,7 @@ mod tests {
         let file = two_packets();
         let first_ends = FILE_HEADER + 16 + 5;
         for length in 0..file.len() {
-            let (packets, end) = read(&file[..length]);
+            let (packets, end) = read_all(&file[..length]);
             assert_eq!(packets.len(), usize::from(length >= first_ends), "{length}");
             match end {
                 None => assert!(length == FILE_HEADER || length == first_ends, "{length}"),
@@ -124,7 +108,7 @@ mod tests {
                 word(number);
             }
             file.extend_from_slice(b"ab");
-            let (packets, end) = read(&file);
+            let (packets, end) = read_all(&file);
             assert!(end.is_none(), "{end:?}");
             let record =
                 Record { time: Duration::new(9, nanos), original_octets: 60, ..Record::default() };
@@ -167,7 +151,7 @@ mod tests {
                  none is longer than 262144",
             ),
         ] {
-            let (packets, end) = read(file);
+            let (packets, end) = read_all(file);
             assert_eq!((packets, end.unwrap().to_string()), (vec![], expected.to_owned()));
         }
     }
