@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use wvs::control::snapshot::{FateSnapshot, OpeningSnapshot};
+use wvs_core::connection::table::TableLimits;
 use wvs_core::director::{ClosedPort, DirectorConfig};
 use wvs_core::explain::{Fate, Question};
 use wvs_core::packet::Packet;
@@ -257,14 +258,36 @@ fn persistence_thresholds_backups_and_the_sorry_server_are_told_as_they_are() {
 
     let first = opening("198.51.100.7:1");
     assert_eq!(first.chosen_by, "scheduler");
-    assert_eq!(outs(&first), ["", "down", "backup, and not needed"]);
+    assert_eq!(outs(&first), ["", "down", "backup, not needed"]);
     let again = opening("198.51.100.8:1");
     assert_eq!((&*again.chosen_by, again.asked), ("template", None));
     // Two connections are as many as the first server takes.
     let other = opening("203.0.113.200:1");
     assert_eq!(other.chosen_by, "sorry");
-    assert_eq!(
-        outs(&other),
-        ["overloaded, with 2 of 2 connections", "down", "backup, and not needed"]
-    );
+    assert_eq!(outs(&other), ["overloaded, with 2 of 2 connections", "down", "backup, not needed"]);
+}
+
+#[test]
+fn explanation_takes_nobody_out_of_a_full_table() {
+    let limits = TableLimits { connections: 2, ..settings().limits };
+    let spec = ServiceSpec::new(Protocol::Tcp, "203.0.113.10:80", &["10.0.0.1:80"]);
+    let world = World::with(DirectorConfig { limits, ..settings() }, vec![spec]);
+    let vip = at("203.0.113.10:80");
+    let clients = ["198.51.100.7:1", "198.51.100.7:2"].map(at);
+    for client in clients {
+        world.forward(&tcp(client, vip, SYN));
+    }
+    let opening = || {
+        let question = question(Protocol::Tcp, at("198.51.100.7:3"), vip);
+        wvs::explain::explain(&world.director, &question, world.now()).unwrap().opening
+    };
+    // One that is half-open would make way, but not for a question.
+    assert!(matches!(opening(), Some(FateSnapshot::Scheduled(_))), "{:?}", opening());
+    assert_eq!(world.director.connections(), 2);
+    assert_eq!(world.director.table().evicted.get(), 0);
+    for client in clients {
+        world.forward(&tcp(at("10.0.0.1:80"), client, SYN | ACK));
+        world.forward(&tcp(client, vip, ACK));
+    }
+    assert!(!matches!(opening(), Some(FateSnapshot::Scheduled(_))), "{:?}", opening());
 }

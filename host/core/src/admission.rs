@@ -99,7 +99,7 @@ impl Director {
             return Ok(Opened::Decision(Decision::Answer(Answer::TimeExceeded(vip))));
         }
         let is_one_packet = service.settings().is_one_packet;
-        if !is_one_packet && !self.connections.has_room::<A>() {
+        if !is_one_packet && !self.connections.make_room::<A>() {
             return Err(DropReason::TableFull);
         }
         let Some(placement) = service.place(source, request(tuple, now), now) else {
@@ -110,6 +110,7 @@ impl Director {
             let destination = server.real_for(port).ok_or(DropReason::NoServer)?;
             let rewrite = Rewrite { source: None, destination: Some(destination) };
             server.traffic().count_connection();
+            server.terms().templates.renew(source, &server, now);
             return Ok(Opened::Datagram(server, Direction::Original, rewrite));
         }
         match self.connect(tuple, &server, generation, now) {

@@ -265,11 +265,6 @@ impl<A: Address> Connection<A> {
         u32::try_from(seen.millis_since(self.opened())).unwrap_or(u32::MAX)
     }
 
-    /// Whether it is a TCP connection whose real server has not answered yet.
-    pub(crate) fn is_unanswered(&self) -> bool {
-        is_unanswered(self.state.load(Relaxed))
-    }
-
     /// Milliseconds until it expires if no packet comes by.
     #[must_use]
     pub fn expires_in_ms(&self, now: Moment) -> u64 {

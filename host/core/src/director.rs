@@ -280,8 +280,11 @@ impl Director {
 
     /// Puts other services in place of the present ones, between two packets of each thread.
     /// Connections stay with the servers that they have, whether those are among `services` or not.
-    pub fn set_services(&self, services: Services) {
-        self.services.store(Arc::new(services));
+    ///
+    /// The answer is what was in place before, which a packet under way may still use: whoever drops
+    /// the last of it does all the freeing, so keep it until it is the only one.
+    pub fn set_services(&self, services: Services) -> Arc<Services> {
+        self.services.swap(Arc::new(services))
     }
 
     /// What became of the packets.
@@ -469,9 +472,6 @@ impl<A: Address> Incoming<'_, A> {
                     .advance(direction, |state| tcp_state::next(state, direction, flags))?;
                 if direction == Direction::Reply {
                     observe(connection, flags, advance.is_first_answer, now);
-                } else if segment.is_opening() && !advance.has_changed && connection.is_unanswered()
-                {
-                    connection.server().observed().note_unanswered();
                 }
                 advance
             }

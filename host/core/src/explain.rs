@@ -273,7 +273,7 @@ impl Director {
         if !is_unicast(source) || services.is_vip(source) || services.is_local(source) {
             return Fate::Dropped(DropReason::SourceAddress);
         }
-        if !service.settings().is_one_packet && !self.connections.has_room::<A>() {
+        if !service.settings().is_one_packet && !self.connections.could_make_room::<A>() {
             return Fate::Dropped(DropReason::TableFull);
         }
         Fate::Scheduled(Box::new(service.prospect(source, request(tuple, now), now)))

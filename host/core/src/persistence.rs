@@ -152,6 +152,13 @@ impl Templates {
         }
     }
 
+    /// A datagram of `client` that opens no connection went to `server`.
+    pub(crate) fn renew(&self, client: IpAddr, server: &RealServer, now: Moment) {
+        if self.are_on() {
+            self.lock().renew(client, server, now);
+        }
+    }
+
     /// A connection of `client` to `server` is over.
     pub(crate) fn release(&self, client: IpAddr, server: &RealServer) {
         if self.are_on() {
@@ -210,12 +217,17 @@ impl Book {
     }
 
     fn bind(&mut self, client: IpAddr, server: &RealServer, now: Moment) {
-        let Some(persistence) = self.persistence else { return };
-        let key = self.key(client);
-        if let Some(template) = self.templates.get_mut(&key).filter(|held| held.is_of(server)) {
+        if let Some(template) = self.renew(client, server, now) {
             template.connections = template.connections.saturating_add(1);
-            template.expires = now.after(persistence.timeout);
         }
+    }
+
+    fn renew(&mut self, client: IpAddr, server: &RealServer, now: Moment) -> Option<&mut Template> {
+        let expires = now.after(self.persistence?.timeout);
+        let key = self.key(client);
+        let template = self.templates.get_mut(&key).filter(|held| held.is_of(server))?;
+        template.expires = expires;
+        Some(template)
     }
 
     fn release(&mut self, client: IpAddr, server: &RealServer) {

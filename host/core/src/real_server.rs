@@ -256,8 +256,8 @@ impl RealServer {
         self.started_ms.store(AT_ONCE, Relaxed);
     }
 
-    /// Sets the weight, cut to [`WEIGHT_MAX`], until its service finds out the next one: for
-    /// servers that have no service yet.
+    /// Sets the weight, cut to [`WEIGHT_MAX`], until its roster finds out the next one: before it
+    /// joins one.
     pub fn set_weight(&self, weight: u32) {
         self.weight.store(weight.min(WEIGHT_MAX), Relaxed);
     }

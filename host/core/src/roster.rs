@@ -233,23 +233,22 @@ impl Roster {
         &self.rules
     }
 
-    /// Changes how the server at `address` stands. Whether there is one.
+    /// Changes how the server at `address` stands. Whether that made a difference, if there is one.
     pub(crate) fn change(
         &mut self,
         address: SocketAddr,
         now: Moment,
         change: impl FnOnce(&mut Standing),
-    ) -> bool {
-        let position = self.servers.iter().position(|server| server.address() == address);
-        let Some(standing) = position.and_then(|index| self.standings.get_mut(index)) else {
-            return false;
-        };
+    ) -> Option<bool> {
+        let position = self.servers.iter().position(|server| server.address() == address)?;
+        let standing = self.standings.get_mut(position)?;
         let before = *standing;
         change(standing);
-        if *standing != before {
+        let has_changed = *standing != before;
+        if has_changed {
             self.settle(now);
         }
-        true
+        Some(has_changed)
     }
 
     /// Puts other servers, sorry server and rules in place of the present ones. Who is not among

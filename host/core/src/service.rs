@@ -421,10 +421,9 @@ impl Service {
         change: impl FnOnce(&mut Standing),
     ) -> Option<Stage> {
         let seat = &mut *self.seat();
-        if !seat.roster.change(address, now, change) {
-            return None;
+        if seat.roster.change(address, now, change)? {
+            self.roster_changed(seat, now);
         }
-        self.roster_changed(seat, now);
         Some(seat.roster.stage())
     }
 

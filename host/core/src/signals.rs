@@ -23,7 +23,6 @@ pub struct ServerSignals {
     resets: AtomicU32,
     timeouts: AtomicU32,
     refused: AtomicU32,
-    unanswered: AtomicU32,
 }
 
 impl ServerSignals {
@@ -50,11 +49,6 @@ impl ServerSignals {
         self.refused.fetch_add(1, Relaxed);
     }
 
-    /// A client had to ask again, since the server did not answer.
-    pub(crate) fn note_unanswered(&self) {
-        self.unanswered.fetch_add(1, Relaxed);
-    }
-
     /// The server never answered a connection's first packet.
     pub(crate) fn note_timeout(&self) {
         self.timeouts.fetch_add(1, Relaxed);
@@ -72,10 +66,10 @@ impl ServerSignals {
         self.refused.load(Relaxed)
     }
 
-    /// First packets that came again because it had not answered, a second later or more.
+    /// Connections that expired without any answer of it.
     #[must_use]
-    pub fn unanswered(&self) -> u32 {
-        self.unanswered.load(Relaxed)
+    pub fn timeouts(&self) -> u32 {
+        self.timeouts.load(Relaxed)
     }
 
     /// What a plugin is shown of it beside the server's `traffic`.

@@ -21,7 +21,7 @@ use wvs_core::stats::Counter;
 use crate::clock::Clock;
 use crate::config::{ConnectionLogConfig, LogTarget};
 use line::{LeftOut, Writing};
-use sink::Sink;
+use sink::{Outcome, Sink};
 
 /// Between two looks at the queue.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -312,10 +312,16 @@ impl Scribe {
     }
 
     fn tell_left_out(&mut self) {
+        self.flush();
         let left_out = self.left_out();
-        if left_out != self.told {
-            let since = left_out.since(self.told);
-            self.writing.left_out(&mut self.lines, since, SystemTime::now());
+        if left_out == self.told {
+            return;
+        }
+        // By itself and uncounted: it is about no connection, and the next one says it again if this
+        // one is lost.
+        let since = left_out.since(self.told);
+        self.writing.left_out(&mut self.lines, since, SystemTime::now());
+        if self.write().lost == 0 {
             self.told = left_out;
         }
     }
@@ -329,13 +335,18 @@ impl Scribe {
     }
 
     fn flush(&mut self) {
-        let outcome = self.sink.write(&self.lines);
+        let outcome = self.write();
         self.counters.written.add(outcome.written);
         self.counters.not_written.add(outcome.lost);
-        if let Some(error) = outcome.error {
+    }
+
+    fn write(&mut self) -> Outcome {
+        let outcome = self.sink.write(&self.lines);
+        if let Some(error) = &outcome.error {
             let mut latest = self.latest_error.lock().unwrap_or_else(PoisonError::into_inner);
             *latest = Some(error.to_string());
         }
         self.lines.clear();
+        outcome
     }
 }

@@ -302,8 +302,8 @@ fn refusal(name: &str, source: io::Error) -> DeviceError {
     match source.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => DeviceError::NoDriver,
         Some(Errno::EPERM | Errno::EACCES) => DeviceError::NoRights { name },
-        Some(Errno::EBUSY) if driver::is_tun(&name) => DeviceError::InUse { name },
-        Some(Errno::EBUSY) => DeviceError::OtherKind { name },
+        Some(Errno::EBUSY) if driver::is_of_other_kind(&name) => DeviceError::OtherKind { name },
+        Some(Errno::EBUSY) => DeviceError::InUse { name },
         _ => DeviceError::Failed { name, step: "made", source },
     }
 }
@@ -335,7 +335,10 @@ mod tests {
         let refusal_of = |errno: Errno| refusal("wvs-none", io::Error::from(errno)).to_string();
         assert!(refusal_of(Errno::ENOENT).contains("modprobe tun"));
         assert!(refusal_of(Errno::EPERM).contains("CAP_NET_ADMIN"));
-        assert!(refusal_of(Errno::EBUSY).contains("another kind"));
+        // There is none: whose it was has let go of it meanwhile.
+        assert!(refusal_of(Errno::EBUSY).contains("another process"));
+        let loopback = refusal("lo", io::Error::from(Errno::EBUSY)).to_string();
+        assert!(loopback.contains("another kind"));
         assert!(refusal_of(Errno::ENOMEM).contains("could not be made"));
     }
 }

@@ -117,8 +117,8 @@ pub async fn examine(
         findings.extend(rights::look(file));
         findings.extend(device_in_use(config, device.as_ref()));
     }
-    let is_routed_here = is_running || config.routing != RoutingMode::Off;
-    findings.extend(addresses::refused(&inspector, is_running || !is_routed_here).await?);
+    let is_routed = is_running || config.routing == RoutingMode::Off;
+    findings.extend(addresses::refused(&inspector, is_routed).await?);
     findings.extend(addresses::unannounced(&inspector).await?);
 
     let ways = inspector.ways().await;

@@ -190,14 +190,14 @@ fn out(Member { server, standing }: &Member, stage: Stage) -> Option<String> {
         return None;
     }
     let mut reasons = Vec::new();
-    if standing.is_down {
+    if standing.is_out_of_order() {
         reasons.push("down".to_owned());
     }
     if standing.drain.is_some() {
-        reasons.push("draining".to_owned());
+        reasons.push("drained".to_owned());
     }
     if standing.is_backup && stage != Stage::Backup {
-        reasons.push("backup, and not needed".to_owned());
+        reasons.push("backup, not needed".to_owned());
     }
     if server.is_overloaded() {
         let (upper, _) = server.thresholds();

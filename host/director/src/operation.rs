@@ -17,6 +17,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
@@ -33,6 +35,9 @@ use crate::control::snapshot::{ChangeSnapshot, GenerationSnapshot, SwapSnapshot}
 use crate::deployment::{MisfitCause, Numbers, load_named};
 use crate::route::{RouteError, RouteNeeds};
 use crate::seat::{Generation, Seat, SeatError, Swapped};
+
+/// How long services that were replaced are waited for, in milliseconds, until no packet uses them.
+const UNUSED_WITHIN_MS: u32 = 20;
 
 /// The services of a running director.
 pub struct Operation {
@@ -330,7 +335,14 @@ impl Operation {
         let seats = self.seats.load();
         let list = seats.iter().map(|seat| Arc::clone(seat.service())).collect();
         let services = Services::new(list, works.retired.clone(), &works.old_vips);
-        self.director.set_services(services);
+        let before = self.director.set_services(services);
+        // No packet should be the one to free it all; none takes longer than this.
+        for _ in 0..UNUSED_WITHIN_MS {
+            if Arc::strong_count(&before) == 1 {
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 

@@ -261,8 +261,9 @@ impl Routing {
             let added: Vec<String> =
                 self.done[before..].iter().chain([&step]).filter_map(setting_name).collect();
             self.undo(before).await;
-            if let Some(lock) = lock {
-                lock.put_back(&mut self.ledger, &added)?;
+            let put_back = lock.map_or(Ok(()), |lock| lock.put_back(&mut self.ledger, &added));
+            if let Err(error) = put_back {
+                tracing::warn!(%error, "could not put back what was set for nothing");
             }
             for setting in of_device {
                 // It was so before.

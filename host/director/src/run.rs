@@ -6,6 +6,7 @@ mod reread;
 mod watch;
 mod ways;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -387,14 +388,14 @@ impl Answers for State {
             None => (None, self.director.connections()),
         };
         let (tables, now) = (self.director.tables(), self.clock.now());
-        // How many there are is counted nowhere: they have to be found.
-        let most = if filter.is_particular() { usize::MAX } else { limit };
-        let mut connections = list_connections(tables.v4(), most, filter, terms.as_ref(), now);
-        let rest = most.saturating_sub(connections.len());
-        connections.extend(list_connections(tables.v6(), rest, filter, terms.as_ref(), now));
-        let total = if filter.is_particular() { connections.len() } else { total };
-        connections.truncate(limit);
-        Some(ConnectionList { total, connections })
+        let mut list = ConnectionList::default();
+        list_connections(tables.v4(), limit, filter, terms.as_ref(), now, &mut list);
+        list_connections(tables.v6(), limit, filter, terms.as_ref(), now, &mut list);
+        // How many of some kind there are is counted nowhere: they had to be found.
+        if !filter.is_particular() {
+            list.total = total;
+        }
+        Some(list)
     }
 
     fn explain(&self, question: &Question) -> Result<ExplanationSnapshot, InstanceError> {
@@ -551,19 +552,32 @@ async fn tidy(operation: Arc<Operation>) {
     }
 }
 
+/// Adds a family's connections to `list`, up to `limit`; its total grows by all that are wanted, if
+/// the filter wants some in particular.
 fn list_connections<A: Address>(
     table: &Table<A>,
     limit: usize,
     filter: &ConnectionFilter,
     of: Option<&Arc<Terms>>,
     now: Moment,
-) -> Vec<ConnectionSnapshot> {
+    list: &mut ConnectionList,
+) {
+    let rest = limit.saturating_sub(list.connections.len());
+    let found = Cell::new(0_usize);
     let is_wanted = |connection: &Connection<A>| {
-        of.is_none_or(|terms| Arc::ptr_eq(connection.server().terms(), terms))
-            && filter.wants(connection)
+        let is_wanted = of.is_none_or(|terms| Arc::ptr_eq(connection.server().terms(), terms))
+            && filter.wants(connection);
+        if is_wanted {
+            found.set(found.get().saturating_add(1));
+        }
+        is_wanted && found.get() <= rest
     };
-    let connections = table.list(limit, is_wanted);
-    connections.iter().filter_map(|connection| ConnectionSnapshot::of(connection, now)).collect()
+    // With room for one more it looks at all of them, which only counting them needs.
+    let most = if filter.is_particular() { rest.saturating_add(1) } else { rest };
+    let connections = table.list(most, is_wanted);
+    let shown = connections.iter().filter_map(|connection| ConnectionSnapshot::of(connection, now));
+    list.connections.extend(shown);
+    list.total = list.total.saturating_add(found.get());
 }
 
 /// The settings of a director for this configuration; `hash_seed` should be random where packets come

@@ -445,6 +445,7 @@ impl Answers for Paper {
         let candidate = || generation("latency", 3);
         let [none, some] = [0, 1_000].map(Percent::of_hundredths);
         Ok(ReloadSnapshot {
+            settings: vec!["metrics".into(), "connection_log".into()],
             services: vec![
                 servers,
                 ServiceReload::new("new", ServiceFate::Added),

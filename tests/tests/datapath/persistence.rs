@@ -128,6 +128,23 @@ fn datagrams_of_a_client_have_one_server_too() {
 }
 
 #[test]
+fn datagrams_that_open_no_connection_keep_a_client_s_server_as_long_as_they_come() {
+    let mut spec = V4.service(Protocol::Udp);
+    spec.settings.persistence = Some(persistence(32, Quiesced::Honour));
+    spec.settings.is_one_packet = true;
+    let mut world = World::new(vec![spec]);
+    for port in 1..5 {
+        let sent = world.forward(&udp(V4.client_port(port), V4.vip(), b"?"));
+        assert_eq!(receive(&sent).destination, V4.server(0));
+        world.wait(TIMEOUT - Duration::from_secs(10));
+        world.service(0).attend(world.now());
+    }
+    world.wait(TIMEOUT);
+    let sent = world.forward(&udp(V4.client_port(5), V4.vip(), b"?"));
+    assert_eq!(receive(&sent).destination, V4.server(1));
+}
+
+#[test]
 fn clients_beyond_the_limit_are_scheduled_one_by_one() {
     let limited = Persistence { templates_max: 1, ..persistence(32, Quiesced::Honour) };
     let world = world(Protocol::Tcp, limited);

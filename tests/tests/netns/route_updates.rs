@@ -41,7 +41,7 @@ fn open(device: &str) -> Vec<OwnedFd> {
     let mut device = None;
     // A program that another test starts has all files of this process for a moment.
     wait_until("a device", || match Device::open(&needs) {
-        Err(DeviceError::InUse { .. } | DeviceError::OtherKind { .. }) => false,
+        Err(DeviceError::InUse { .. }) => false,
         opened => {
             device = Some(opened.expect("a device"));
             true

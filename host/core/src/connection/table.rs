@@ -250,13 +250,22 @@ impl Tables {
         &self.log
     }
 
-    /// Whether another connection can be opened. In a full table the oldest half-open connection
-    /// makes way for it. So many connections may have made way for others so fast that the sweep is
-    /// behind with forgetting them; then it cannot.
-    pub(crate) fn has_room<A: Tabled>(&self) -> bool {
+    /// Makes room for another connection: in a full table the oldest half-open one makes way for it.
+    /// Whether there is room then.
+    pub(crate) fn make_room<A: Tabled>(&self) -> bool {
+        self.has_roll::<A>() && (self.live() < self.limits.connections || self.evict_oldest())
+    }
+
+    /// Whether [`make_room`](Self::make_room) would find or make room. Nothing changes.
+    pub(crate) fn could_make_room<A: Tabled>(&self) -> bool {
+        self.has_roll::<A>() && (self.live() < self.limits.connections || self.half_open() > 0)
+    }
+
+    /// So many connections may have made way for others so fast that the sweep is behind with
+    /// forgetting them; then no other can be opened.
+    fn has_roll<A: Tabled>(&self) -> bool {
         let on_roll_max = self.limits.connections.saturating_mul(2).saturating_add(1024);
         A::table(self).roll.length() < on_roll_max
-            && (self.live() < self.limits.connections || self.evict_oldest())
     }
 
     /// Keeps count of a connection that became half-open with its first packet, and to the limit.

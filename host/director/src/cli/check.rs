@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{ConfigArg, REFUSED, complain, fail, print, print_json, refuse, runtime};
-use crate::config::{Config, Problem, Reading, RoutingMode};
+use crate::config::{self, Config, Problem, Reading, RoutingMode};
 use crate::control::snapshot::ReloadSnapshot;
 use crate::control::{self, AskError, Message, PREVIEW};
 use crate::output::{self, count};
@@ -94,10 +94,16 @@ pub(super) fn check(args: &CheckArgs) -> u8 {
 /// plugins and paths mean where it runs.
 fn diff(args: &CheckArgs) -> u8 {
     let reading = Reading::of_file(&args.config.config);
-    let Ok(text) = std::fs::read_to_string(&args.config.config) else { return refuse(reading) };
     if !reading.is_usable() {
         return refuse(reading);
     }
+    let path = &args.config.config;
+    let octets = match config::read_at_most(path, config::FILE_OCTETS_MAX) {
+        Ok(octets) => octets,
+        Err(error) => return fail(format_args!("{}: {error}", path.display())),
+    };
+    // Whatever it says by now, the director is the one to judge it.
+    let text = String::from_utf8_lossy(&octets).into_owned();
     let socket = args.socket.clone().unwrap_or_else(|| reading.config().socket.clone());
     let runtime = match runtime() {
         Ok(runtime) => runtime,
@@ -118,9 +124,7 @@ fn look_at_host(config: &Config) -> Vec<String> {
     if config.routing == RoutingMode::Off {
         return Vec::new();
     }
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-        return Vec::new();
-    };
+    let Ok(runtime) = runtime() else { return Vec::new() };
     let unfit = runtime.block_on(route::check(&route_needs(config))).unwrap_or_default();
     unfit.iter().map(ToString::to_string).collect()
 }

@@ -46,10 +46,10 @@ impl Sink {
         Ok(Self { target: target.clone(), output: Output::open(target)?, is_mid_line: false })
     }
 
-    /// Opens the target again; whatever was open stays so if that fails.
+    /// Opens the target again; whatever was open stays so if that fails. It may be the same file, in
+    /// which a line that was broken off is still to be ended.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
         self.output = Output::open(&self.target)?;
-        self.is_mid_line = false;
         Ok(())
     }
 

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv6Addr};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use nix::fcntl::OFlag;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
@@ -90,9 +91,11 @@ impl Token {
     /// See [`TokenError`].
     pub fn read(path: &Path) -> Result<Self, TokenError> {
         let failed = |source| TokenError::File { path: path.to_owned(), source };
-        let file = File::open(path).map_err(failed)?;
+        // What is written to, for ever perhaps, is no secret, and must not hold up a start: not by
+        // waiting for a writer either.
+        let flags = OFlag::O_NONBLOCK.bits();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
-        // What is written to, for ever perhaps, is no secret, and must not hold up a start.
         if !metadata.is_file() {
             return Err(TokenError::NoToken { path: path.to_owned() });
         }
@@ -298,6 +301,10 @@ mod tests {
         let error = Token::read(Path::new("/nowhere/token")).unwrap_err();
         assert!(error.to_string().contains("openssl rand -hex 32 > /nowhere/token"), "{error}");
         assert!(matches!(Token::read(Path::new("/dev")), Err(TokenError::NoToken { .. })));
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("token");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(matches!(Token::read(&pipe), Err(TokenError::NoToken { .. })));
     }
 
     #[test]

@@ -107,8 +107,7 @@ pub(super) async fn change(
     request: Request,
 ) -> Result<Json<ChangeSnapshot>, Refused> {
     let place = place(&shared)?;
-    let Path((service, action)) =
-        path.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let Path((service, action)) = path.map_err(|error| bad(error.body_text()))?;
     let action = match &*action {
         "swap" => match receive_proposal(request).await? {
             (proposal, None, None) => Action::Swap(proposal),
@@ -202,10 +201,10 @@ async fn receive_proposal(
         Some(WASM) => {
             let query = Query::<ModuleQuery>::from_request_parts(&mut parts, &()).await;
             let Query(ModuleQuery { name, config, faults, skew }) =
-                query.map_err(|error: QueryRejection| bad(&error.body_text()))?;
+                query.map_err(|error: QueryRejection| bad(error.body_text()))?;
             check_name(&name)?;
             if let Some(Err(error)) = config.as_deref().map(serde_json::from_str::<Value>) {
-                return Err(bad(&format!("`config` is not JSON: {error}")));
+                return Err(bad(format!("`config` is not JSON: {error}")));
             }
             let octets = receive(body, MODULE_BODY_OCTETS_MAX).await?.into();
             let plugin = ProposedPlugin::Module { name, octets };
@@ -226,14 +225,14 @@ fn check_name(name: &str) -> Result<(), Refused> {
                         letter or digit"));
     }
     if builtin::NAMES.contains(&name) {
-        return Err(bad(&format!("{name} is the name of a built-in; give the module another")));
+        return Err(bad(format!("{name} is the name of a built-in; give the module another")));
     }
     Ok(())
 }
 
 pub(super) async fn receive_json<T: DeserializeOwned>(body: Body) -> Result<T, Refused> {
     let octets = receive(body, JSON_BODY_OCTETS_MAX).await?;
-    serde_json::from_slice(&octets).map_err(|error| bad(&format!("not what is wanted: {error}")))
+    serde_json::from_slice(&octets).map_err(|error| bad(format!("not what is wanted: {error}")))
 }
 
 pub(super) async fn receive(body: Body, octets_max: usize) -> Result<Bytes, Refused> {
@@ -250,7 +249,7 @@ pub(super) async fn receive(body: Body, octets_max: usize) -> Result<Bytes, Refu
         Ok(Err(error)) if error.source().is_some_and(|error| error.is::<LengthLimitError>()) => {
             Err(too_large())
         }
-        Ok(Err(error)) => Err(bad(&format!("the request broke off: {error}"))),
+        Ok(Err(error)) => Err(bad(format!("the request broke off: {error}"))),
         Err(_) => {
             let seconds = BODY_TIME_MAX.as_secs();
             let message = format!("the request did not come to its end within {seconds} s");
@@ -259,8 +258,8 @@ pub(super) async fn receive(body: Body, octets_max: usize) -> Result<Bytes, Refu
     }
 }
 
-pub(super) fn bad(message: &str) -> Refused {
-    Refused(StatusCode::BAD_REQUEST, message.to_owned())
+pub(super) fn bad(message: impl Into<String>) -> Refused {
+    Refused(StatusCode::BAD_REQUEST, message.into())
 }
 
 impl From<ChangeError> for Refused {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path as UrlPath, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -31,7 +31,7 @@ use wvs_plugin::InstanceError;
 
 use super::access::Guard;
 use super::capture::{Allowance, capture};
-use super::change::{ACTIONS, CHANGES_MAX, change, preview, reload};
+use super::change::{ACTIONS, CHANGES_MAX, bad, change, preview, reload};
 use super::servers::{SERVER_ACTIONS, change_server};
 use super::snapshot::{
     ChangeSnapshot, ConnectionFilter, ConnectionList, ExplanationSnapshot, PluginsSnapshot,
@@ -405,11 +405,11 @@ async fn connections(
     State(shared): State<Shared>,
     query: Result<Query<ConnectionFilter>, QueryRejection>,
 ) -> Result<Json<ConnectionList>, Refused> {
-    let Query(filter) =
-        query.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let Query(filter) = query.map_err(|error| bad(error.body_text()))?;
     if filter.limit.is_some_and(|limit| limit > CONNECTIONS_LISTED_MAX) {
-        let message = format!("at most {CONNECTIONS_LISTED_MAX} connections are listed at once");
-        return Err(Refused(StatusCode::BAD_REQUEST, message));
+        return Err(bad(format!(
+            "at most {CONNECTIONS_LISTED_MAX} connections are listed at once"
+        )));
     }
     let listed = spawn_blocking(move || {
         let list = shared.answers.connections(&filter);
@@ -432,15 +432,14 @@ async fn explain(
     query: Result<Query<ExplainQuery>, QueryRejection>,
 ) -> Result<Json<ExplanationSnapshot>, Refused> {
     let Query(ExplainQuery { from, to, protocol }) =
-        query.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
-    let refused = |message: String| Refused(StatusCode::BAD_REQUEST, message);
+        query.map_err(|error| bad(error.body_text()))?;
     if from.is_ipv4() != to.is_ipv4() {
-        return Err(refused("a packet's source and destination are of one family".to_owned()));
+        return Err(bad("a packet's source and destination are of one family"));
     }
     let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Icmp]
         .into_iter()
         .find(|known| known.name() == protocol)
-        .ok_or_else(|| refused(format!("`{protocol}` is no protocol; use tcp, udp or icmp")))?;
+        .ok_or_else(|| bad(format!("`{protocol}` is no protocol; use tcp, udp or icmp")))?;
     let explained =
         spawn_blocking(move || shared.answers.explain(&Question { protocol, from, to }));
     match explained.await {
@@ -455,8 +454,9 @@ async fn explain(
 
 async fn recording(
     State(shared): State<Shared>,
-    UrlPath(service): UrlPath<String>,
+    service: Result<UrlPath<String>, PathRejection>,
 ) -> Result<Vec<u8>, Refused> {
+    let UrlPath(service) = service.map_err(|error| bad(error.body_text()))?;
     let dumped = spawn_blocking(move || shared.answers.recording(&service));
     Ok(dumped.await.unwrap_or_else(|error| Err(error.into()))?)
 }

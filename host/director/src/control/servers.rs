@@ -70,13 +70,12 @@ pub(super) async fn change_server(
     request: Request,
 ) -> Result<Json<ServerStanding>, Refused> {
     let place = place(&shared)?;
-    let Path((service, server, action)) =
-        path.map_err(|error| Refused(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let Path((service, server, action)) = path.map_err(|error| bad(error.body_text()))?;
     let action = match &*action {
         "weight" => {
             let WeightRequest { weight } = receive_json(request.into_body()).await?;
             if weight.is_some_and(|weight| weight > WEIGHT_MAX) {
-                return Err(bad(&format!("`weight` must be 0 to {WEIGHT_MAX}")));
+                return Err(bad(format!("`weight` must be 0 to {WEIGHT_MAX}")));
             }
             ServerAction::Weight(weight)
         }
@@ -85,7 +84,7 @@ pub(super) async fn change_server(
             let deadline = deadline
                 .map(|deadline| parse_duration(&deadline))
                 .transpose()
-                .map_err(|error| bad(&format!("`deadline`: {error}; write it as in 5m or 30s")))?;
+                .map_err(|error| bad(format!("`deadline`: {error}; write it as in 5m or 30s")))?;
             ServerAction::Drain { deadline, then: then.map(Into::into) }
         }
         "enable" => ServerAction::Enable,

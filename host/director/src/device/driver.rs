@@ -171,8 +171,8 @@ pub(super) fn set_queue_packets(name: &str, packets: u16) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the interface `name` is a TUN device.
-pub(super) fn is_tun(name: &str) -> bool {
+/// Whether the interface `name` is there and no TUN device.
+pub(super) fn is_of_other_kind(name: &str) -> bool {
     /// `struct ethtool_drvinfo` of `linux/ethtool.h`.
     #[repr(C)]
     struct DriverInfo {
@@ -203,8 +203,12 @@ pub(super) fn is_tun(name: &str) -> bool {
     // SAFETY: `request` is a whole ifreq with a terminated name; it leads to a whole DriverInfo,
     // which is what the kernel fills in for this command. Both outlive the call.
     let answer = unsafe { ioctl::ask_ethtool(socket.as_raw_fd(), &raw mut request) };
-    // A TAP device has the same driver and another bus.
-    answer.is_ok() && info.driver.starts_with(b"tun\0") && info.bus.starts_with(b"tun\0")
+    match answer {
+        // A TAP device has the same driver and another bus.
+        Ok(_) => !(info.driver.starts_with(b"tun\0") && info.bus.starts_with(b"tun\0")),
+        // One that was there a moment ago and is not any more was somebody's TUN device.
+        Err(error) => error != Errno::ENODEV,
+    }
 }
 
 /// Any socket serves for questions about interfaces.

@@ -77,7 +77,11 @@ pub(super) async fn unannounced(inspector: &Inspector) -> Result<Vec<Finding>, R
         let (family, leaf) =
             if address.is_ipv6() { ("ipv6", "proxy_ndp") } else { ("ipv4", "proxy_arp") };
         let setting = format!("net/{family}/conf/{}/{leaf}", link.name);
-        let is_set = sysctl::read(&setting).is_ok_and(|value| value != "0");
+        // Either will do for the kernel.
+        let everywhere = format!("net/{family}/conf/all/{leaf}");
+        let is_set = [&setting, &everywhere]
+            .iter()
+            .any(|name| sysctl::read(name).is_ok_and(|value| value != "0"));
         let is_proxied = inspector.is_proxied(address, own.link_index).await?;
         // For IPv4 either will do; for IPv6 the setting only makes the entries count.
         if if address.is_ipv6() { is_set && is_proxied } else { is_set || is_proxied } {

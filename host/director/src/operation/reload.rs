@@ -56,6 +56,8 @@ pub enum ReloadError {
 /// What is to be done, and what will have been done.
 struct Plan<'s> {
     config: Config,
+    /// The keys outside of services that say something else.
+    settings: Vec<String>,
     /// What is to be at work, in the order of the configuration.
     services: Vec<ServicePlan<'s>>,
     /// What was at work, and is not described any more.
@@ -103,7 +105,7 @@ impl Operation {
         let seats = self.seats();
         let plan = self.plan(works, &seats, Reading::of_text(&self.file, text))?;
         let told = plan.services.into_iter().map(|service| service.told);
-        Ok(ReloadSnapshot::of(told.chain(plan.told_of_gone)))
+        Ok(ReloadSnapshot::of(plan.settings, told.chain(plan.told_of_gone)))
     }
 
     fn plan<'s>(
@@ -165,7 +167,12 @@ impl Operation {
             .map(|seat| ServiceReload::new(seat.service().name(), ServiceFate::Removed))
             .collect();
         let gone = gone.collect();
-        Ok(Plan { config, services, gone, told_of_gone })
+        let settings = different([
+            ("watch", running.watch == config.watch),
+            ("metrics", running.metrics == config.metrics),
+            ("connection_log", running.connection_log == config.connection_log),
+        ]);
+        Ok(Plan { config, settings, services, gone, told_of_gone })
     }
 
     fn put_to_work(
@@ -173,7 +180,7 @@ impl Operation {
         works: &mut Works,
         plan: Plan<'_>,
     ) -> Result<ReloadSnapshot, ReloadError> {
-        let Plan { config, services, gone, told_of_gone } = plan;
+        let Plan { config, settings, services, gone, told_of_gone } = plan;
         let running = self.config();
         // What is led to the director too early is refused there; what is led there too late would
         // go astray.
@@ -232,13 +239,14 @@ impl Operation {
             tracing::warn!("what nothing needs any more cannot be taken back yet: {error}");
         }
 
-        let snapshot = ReloadSnapshot::of(told.into_iter().chain(told_of_gone));
+        let snapshot = ReloadSnapshot::of(settings, told.into_iter().chain(told_of_gone));
         for service in &snapshot.services {
             if let Some(swap) = &service.scheduler {
                 tell_swap(&service.service, swap);
             }
         }
-        tracing::info!(changed = snapshot.services.len(), "configuration reloaded");
+        let settings = snapshot.settings.join(", ");
+        tracing::info!(changed = snapshot.services.len(), settings, "configuration reloaded");
         self.reloaded.notify_one();
         Ok(snapshot)
     }
@@ -392,6 +400,11 @@ fn setting_changes(old: &ServiceConfig, new: &ServiceConfig) -> Vec<String> {
         ("drain", old.drain == new.drain),
         ("health", is_checked_alike),
     ];
+    different(keys)
+}
+
+/// The keys that do not say the same.
+fn different<const N: usize>(keys: [(&str, bool); N]) -> Vec<String> {
     keys.into_iter().filter(|(_, is_same)| !is_same).map(|(key, _)| key.to_owned()).collect()
 }
 
@@ -494,7 +507,7 @@ fn is_same_list(one: &[Arc<RealServer>], other: &[Arc<RealServer>]) -> bool {
 
 /// What a configuration says differently that only a start can change, by key.
 fn differences(old: &Config, new: &Config) -> Vec<String> {
-    [
+    different([
         ("device", old.device == new.device),
         ("routing", old.routing == new.routing),
         ("admin", old.socket == new.socket && old.admin == new.admin),
@@ -506,11 +519,7 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
         ),
         ("echo", old.answer_echo == new.answer_echo),
         ("closed_port", old.closed_port == new.closed_port),
-    ]
-    .into_iter()
-    .filter(|(_, is_same)| !is_same)
-    .map(|(key, _)| key.to_owned())
-    .collect()
+    ])
 }
 
 impl ServiceReload {
@@ -565,6 +574,11 @@ mod tests {
         assert_eq!(names(&operation.reload().unwrap()), ["a", "b"]);
         let (_, generation) = operation.seats()[0].at_work();
         assert_eq!(generation.module.limits().fuel, 2_000);
+
+        let elsewhere = format!("metrics: {{ servers: true }}\n{limited}");
+        fixture.configure(&elsewhere, &["mine", "{ plugin: mine, config: 1 }", "rr"]);
+        let reload = operation.reload().unwrap();
+        assert_eq!((reload.settings, reload.services.len()), (vec!["metrics".to_owned()], 0));
     }
 
     #[test]

@@ -11,10 +11,17 @@ use crate::control::snapshot::{
 /// What a reload changed, a line for each thing.
 #[must_use]
 pub fn list(reload: &ReloadSnapshot) -> String {
-    if reload.services.is_empty() {
+    let ReloadSnapshot { settings, services } = reload;
+    if settings.is_empty() && services.is_empty() {
         return "nothing to change\n".to_owned();
     }
-    reload.services.iter().map(describe_reload).collect()
+    let mut text = String::new();
+    if !settings.is_empty() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "other {}", settings.join(", "));
+    }
+    text.extend(services.iter().map(describe_reload));
+    text
 }
 
 fn describe_reload(reload: &ServiceReload) -> String {

@@ -53,9 +53,7 @@ fn follow(operation: &Operation, checkers: &Checkers, passives: &mut Passives) {
             let key = ServerKey { service: service.name.clone(), server: server.address };
             let (standing, weight) = checkers.standing(&key).unwrap_or((Standing::Up, None));
             operation.note_check(&key.service, key.server, standing == Standing::Down, weight);
-            if !passives.have(&key) {
-                operation.note_failing(&key.service, key.server, false);
-            }
+            operation.note_failing(&key.service, key.server, passives.is_failing(&key));
         }
     }
 }
@@ -76,11 +74,26 @@ fn take(operation: &Operation, checkers: &Checkers, news: News) {
 
 /// What the connections of servers tell, of those servers that are to be judged by it.
 #[derive(Default)]
-struct Passives(HashMap<ServerKey, (PassiveConfig, Passive, Standing)>);
+struct Passives(HashMap<ServerKey, Watched>);
+
+struct Watched {
+    config: PassiveConfig,
+    passive: Passive,
+    standing: Standing,
+    /// Whose counters were looked at: another server at the same address begins anew.
+    id: Option<u32>,
+}
+
+impl Watched {
+    fn new(config: PassiveConfig) -> Self {
+        let passive = Passive::new(config.failures, config.duration);
+        Self { config, passive, standing: Standing::Up, id: None }
+    }
+}
 
 impl Passives {
-    fn have(&self, key: &ServerKey) -> bool {
-        self.0.contains_key(key)
+    fn is_failing(&self, key: &ServerKey) -> bool {
+        self.0.get(key).is_some_and(|watched| watched.standing == Standing::Down)
     }
 
     fn set(&mut self, config: &Config) {
@@ -91,10 +104,8 @@ impl Passives {
                     continue;
                 };
                 let key = ServerKey { service: service.name.clone(), server: server.address };
-                let same = before.remove(&key).filter(|(config, ..)| *config == wanted);
-                let PassiveConfig { failures, duration } = wanted;
-                let fresh = || (wanted, Passive::new(failures, duration), Standing::Up);
-                self.0.insert(key, same.unwrap_or_else(fresh));
+                let same = before.remove(&key).filter(|watched| watched.config == wanted);
+                self.0.insert(key, same.unwrap_or_else(|| Watched::new(wanted)));
             }
         }
     }
@@ -108,24 +119,28 @@ impl Passives {
             for real in &*seat.service().servers() {
                 let server = real.address();
                 let key = ServerKey { service: service.to_owned(), server };
-                let Some((_, passive, before)) = self.0.get_mut(&key) else { continue };
+                let Some(watched) = self.0.get_mut(&key) else { continue };
+                if watched.id.replace(real.id()).is_some_and(|id| id != real.id()) {
+                    *watched = Watched { id: watched.id, ..Watched::new(watched.config) };
+                    operation.note_failing(service, server, false);
+                }
                 let observed = real.observed();
                 let signs = Signs {
                     accepted: observed.connects(),
                     refused: observed.refused(),
-                    unanswered: observed.unanswered(),
+                    unanswered: observed.timeouts(),
                 };
-                let standing = passive.look(now, signs);
-                if standing == *before {
+                let standing = watched.passive.look(now, signs);
+                if standing == watched.standing {
                     continue;
                 }
-                *before = standing;
+                watched.standing = standing;
                 match standing {
                     Standing::Up => {
                         tracing::info!(service, %server, "real server is tried again");
                     }
                     Standing::Down => {
-                        let in_row = passive.in_row();
+                        let in_row = watched.passive.in_row();
                         tracing::warn!(
                             service,
                             %server,

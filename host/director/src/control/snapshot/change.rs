@@ -68,6 +68,8 @@ pub struct SwapSnapshot {
 /// Answer to `POST /v1/reload`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadSnapshot {
+    /// The keys outside of services that say something else now.
+    pub settings: Vec<String>,
     /// The services at which something changed.
     pub services: Vec<ServiceReload>,
 }
@@ -88,10 +90,10 @@ pub struct ServerStanding {
 }
 
 impl ReloadSnapshot {
-    /// Those of `services` that say something.
+    /// With those of `services` that say something.
     #[must_use]
-    pub fn of(services: impl Iterator<Item = ServiceReload>) -> Self {
-        Self { services: services.filter(ServiceReload::is_change).collect() }
+    pub fn of(settings: Vec<String>, services: impl Iterator<Item = ServiceReload>) -> Self {
+        Self { settings, services: services.filter(ServiceReload::is_change).collect() }
     }
 }
 

@@ -48,7 +48,7 @@ impl ConnectionFilter {
 }
 
 /// Answer to `GET /v1/connections`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionList {
     /// Connections that there are, at the service asked for or altogether.
     pub total: usize,
