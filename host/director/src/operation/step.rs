@@ -32,8 +32,8 @@ pub(super) struct Done {
     pub(super) candidate: Option<u16>,
 }
 
-/// That a plugin failed when it was put to work, and at which service. What was changed before was
-/// changed back.
+/// That a plugin failed when it was put to work, and at which service. Plugins that were replaced
+/// before are back; trials that ended with that are not.
 #[derive(Debug)]
 pub(super) struct StepError {
     pub(super) service: String,
@@ -84,7 +84,7 @@ impl<'s> Step<'s> {
 }
 
 /// Takes all steps, or none: when a plugin fails on its predecessor's state, those that were put to
-/// work before it go back.
+/// work before it go back, though not the trials that ended with them.
 pub(super) fn take(mut steps: Vec<Step<'_>>) -> Result<Vec<Done>, StepError> {
     let mut swaps: Vec<Option<Swapped>> = Vec::with_capacity(steps.len());
     for index in 0..steps.len() {
@@ -97,7 +97,10 @@ pub(super) fn take(mut steps: Vec<Step<'_>>) -> Result<Vec<Done>, StepError> {
                 for (step, swapped) in steps.iter().zip(swaps) {
                     if swapped.is_some() {
                         // It worked there a moment ago; if it does not any more, the new one stays.
-                        let _ = step.change.rollback();
+                        if let Err(error) = step.change.rollback() {
+                            let service = step.change.of().service().name();
+                            tracing::warn!(service, %error, "the former plugin could not be put back");
+                        }
                     }
                 }
                 return Err(StepError { service, cause });
