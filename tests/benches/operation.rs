@@ -40,6 +40,9 @@ const TICKS_PER_SECOND: f64 = 100.0;
 const LOAD_CLIENTS: u8 = 4;
 const REST: Duration = Duration::from_millis(2);
 
+/// What a director does after a reload has ended by then.
+const AFTERMATH: Duration = Duration::from_millis(500);
+
 /// How much is measured.
 struct Scale {
     services: u16,
@@ -256,6 +259,8 @@ fn many_services(lab: &Lab, folder: &Path, scale: &Scale) {
         &|_| {
             director.configure(&of(services, 1));
             director.wvs(&["reload"]);
+            // It looks at the routes that are left a moment later.
+            thread::sleep(AFTERMATH);
             director.configure(&of(services + 1, 1));
         },
         &|| assert!(director.wvs(&["reload"]).contains("added")),
@@ -329,9 +334,13 @@ enum Operating {
     Calls,
     /// By the program `wvs`, one run of it after another, which takes processor time of its own.
     Programs,
+    /// Not at all, but as many programs run, which do not speak to the director: what they alone
+    /// take from clients and servers.
+    OtherPrograms,
 }
 
-const ALL: [Operating; 3] = [Operating::Not, Operating::Calls, Operating::Programs];
+const ALL: [Operating; 4] =
+    [Operating::Not, Operating::Calls, Operating::Programs, Operating::OtherPrograms];
 
 /// Times of requests over the VIP to a service of three servers, with and without operating calls
 /// by turns.
@@ -399,6 +408,7 @@ fn under_load(lab: &Lab, folder: &Path, scale: &Scale) {
                             configure(*operated);
                             run_programs(&director);
                         }
+                        Operating::OtherPrograms => (0..PROGRAMS).for_each(|_| version(&director)),
                     }
                 }
             }
@@ -410,7 +420,7 @@ fn under_load(lab: &Lab, folder: &Path, scale: &Scale) {
     );
     let columns = ["requests", "p50", "p99", "p99 to quiet", "operated"];
     println!(
-        "{:10} {:>9} {:>9} {:>9} {:>13} {:>9}",
+        "{:13} {:>9} {:>9} {:>9} {:>13} {:>9}",
         "", columns[0], columns[1], columns[2], columns[3], columns[4]
     );
     let mut quiet = None;
@@ -421,7 +431,7 @@ fn under_load(lab: &Lab, folder: &Path, scale: &Scale) {
         let ratio = p99 / *quiet.get_or_insert(p99);
         let operated = if matches!(operating, Operating::Not) { 0 } else { operated };
         println!(
-            "{:10} {:>9} {p50:>6.2} ms {p99:>6.2} ms {ratio:>13.2} {operated:>9}",
+            "{:13} {:>9} {p50:>6.2} ms {p99:>6.2} ms {ratio:>13.2} {operated:>9}",
             format!("{operating:?}"),
             times.len(),
         );
@@ -445,6 +455,9 @@ fn call(director: &Director<'_>) {
     director.tell(&control::server_path("web", &server, "drain"), drain);
     director.tell(&control::server_path("web", &server, "enable"), Message::Empty);
 }
+
+/// Programs that [`run_programs`] runs.
+const PROGRAMS: u32 = 5;
 
 /// The same by the program.
 fn run_programs(director: &Director<'_>) {

@@ -251,6 +251,25 @@ impl Roster {
         Some(has_changed)
     }
 
+    /// Changes how the servers stand, each of which `change` gets by its address. Whether that made a
+    /// difference.
+    pub(crate) fn change_all(
+        &mut self,
+        now: Moment,
+        mut change: impl FnMut(SocketAddr, &mut Standing),
+    ) -> bool {
+        let mut has_changed = false;
+        for (server, standing) in self.servers.iter().zip(&mut self.standings) {
+            let before = *standing;
+            change(server.address(), standing);
+            has_changed |= *standing != before;
+        }
+        if has_changed {
+            self.settle(now);
+        }
+        has_changed
+    }
+
     /// Puts other servers, sorry server and rules in place of the present ones. Who is not among
     /// `members` any more leaves as `drain` says, and keeps its connections until then.
     pub(crate) fn replace(

@@ -427,6 +427,20 @@ impl Service {
         Some(seat.roster.stage())
     }
 
+    /// Changes how all servers stand, each of which `change` gets by its address, and returns who
+    /// serves now. Nothing happens where that makes no difference.
+    pub fn change_servers(
+        &self,
+        now: Moment,
+        change: impl FnMut(SocketAddr, &mut Standing),
+    ) -> Stage {
+        let seat = &mut *self.seat();
+        if seat.roster.change_all(now, change) {
+            self.roster_changed(seat, now);
+        }
+        seat.roster.stage()
+    }
+
     /// Puts other settings, servers and sorry server in place of the present ones. Who is not among
     /// `members` any more leaves as `drain` says, and keeps its connections until then.
     pub fn reconfigure(

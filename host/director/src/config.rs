@@ -24,6 +24,7 @@ mod document;
 mod forwarding;
 mod health;
 mod json_schema;
+mod key_path;
 pub mod keys;
 mod kind;
 mod persistence;
@@ -50,6 +51,7 @@ use wvs_plugin::{Limits, TrialLimits};
 
 use crate::output::count;
 pub(crate) use document::FILE_OCTETS_MAX;
+use document::Node;
 use units::Percent;
 
 /// Everything a director is told.
@@ -304,7 +306,7 @@ pub struct Reading {
     file: PathBuf,
     config: Config,
     problems: Vec<Problem>,
-    places: HashMap<String, Place>,
+    text: String,
     /// The path of each service by its name.
     services: HashMap<String, String>,
 }
@@ -329,7 +331,7 @@ impl Reading {
                 file: path.to_owned(),
                 config: Config::default(),
                 problems: vec![problem],
-                places: HashMap::new(),
+                text: String::new(),
                 services: HashMap::new(),
             },
         }
@@ -344,7 +346,7 @@ impl Reading {
             file: path.to_owned(),
             config,
             problems: reader.problems,
-            places: reader.places,
+            text: text.to_owned(),
             services: reader.services,
         };
         reading.sort();
@@ -381,23 +383,16 @@ impl Reading {
         self.services.get(name).map(String::as_str)
     }
 
-    /// Adds an error that showed only when the configuration was put to use, at the place where
-    /// `path` stands in the file.
-    pub fn add_error(&mut self, path: String, message: String) {
-        let place = self.place(&path);
-        self.problems.push(Problem { severity: Severity::Error, path, message, place });
+    /// Adds errors that showed only when the configuration was put to use: each with the path to
+    /// what it is about, and what is wrong. Reads the text again.
+    pub fn add_errors(&mut self, errors: impl IntoIterator<Item = (String, String)>) {
+        // Whether it can be read at all is among the problems already.
+        let root = Node::parse(&self.text).ok();
+        self.problems.extend(errors.into_iter().map(|(path, message)| {
+            let place = root.as_ref().and_then(|root| key_path::find(root, &path));
+            Problem { severity: Severity::Error, path, message, place }
+        }));
         self.sort();
-    }
-
-    /// Where the value at `path` stands, or the nearest one around it that stands somewhere.
-    fn place(&self, path: &str) -> Option<Place> {
-        let mut path = path;
-        loop {
-            if let Some(place) = self.places.get(path) {
-                return Some(*place);
-            }
-            path = &path[..path.rfind(['.', '['])?];
-        }
     }
 
     fn sort(&mut self) {

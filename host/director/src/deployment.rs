@@ -141,23 +141,23 @@ pub fn check(path: &Path) -> Result<Reading, HostError> {
 
 /// Adds that the token file is of no use, where the file has it.
 pub fn add_bad_token(reading: &mut Reading, error: &TokenError) {
-    reading.add_error("admin.token_file".to_owned(), error.to_string());
+    reading.add_errors([("admin.token_file".to_owned(), error.to_string())]);
 }
 
 /// Adds what showed itself only when the plugins were loaded, each where the file has it.
 pub fn add_misfits(reading: &mut Reading, misfits: &[Misfit]) {
-    for Misfit { subject, cause } in misfits {
-        let of_service = |name: &str, key: &str| {
-            reading.service_path(name).map_or_else(String::new, |path| format!("{path}.{key}"))
-        };
-        let path = match subject {
-            Subject::Plugin(name) => format!("plugins.{name}.file"),
-            Subject::Service(name) => of_service(name, "scheduler"),
-            Subject::Shadow(name) => of_service(name, "scheduler.shadow"),
-            Subject::Health(name) => of_service(name, "health"),
-        };
-        reading.add_error(path, cause.to_string());
-    }
+    let of_service = |name: &str, key: &str| {
+        reading.service_path(name).map_or_else(String::new, |path| format!("{path}.{key}"))
+    };
+    let path = |subject: &Subject| match subject {
+        Subject::Plugin(name) => format!("plugins.{name}.file"),
+        Subject::Service(name) => of_service(name, "scheduler"),
+        Subject::Shadow(name) => of_service(name, "scheduler.shadow"),
+        Subject::Health(name) => of_service(name, "health"),
+    };
+    let of = |misfit: &Misfit| (path(&misfit.subject), misfit.cause.to_string());
+    let errors: Vec<_> = misfits.iter().map(of).collect();
+    reading.add_errors(errors);
 }
 
 impl Misfit {

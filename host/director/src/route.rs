@@ -231,13 +231,14 @@ impl Routing {
         }
         let known = Known { needs: Some(&self.needs), links: Some(&self.links) };
         let links = explore(&self.netlink, needs, &known).await?;
+        // Those of other directors, which may have one of the servers. Told while the plan is made.
+        let rules = (needs.servers != self.needs.servers).then(|| self.netlink.rules());
         let surroundings = surroundings(needs, &links, &self.done);
         let Plan { steps, order } = plan::plan(needs, &surroundings, self.tables, &self.order);
         let missing: Vec<Step> = plan::without(&steps, &self.done).cloned().collect();
         let surplus: Vec<Step> = plan::without(&self.done, &steps).cloned().collect();
-        if missing.iter().any(|step| matches!(step, Step::Rule(_))) {
-            let rules = self.netlink.rules().await?;
-            refuse_taken(&rules, &surroundings, Some(self.tables))?;
+        if let Some(rules) = rules {
+            refuse_taken(&rules.await?, &surroundings, Some(self.tables))?;
         }
         let is_ledger_s = |step: &&Step| matches!(step, Step::Setting(s) if !s.is_of_device);
         let lock = if missing.iter().chain(&surplus).any(|step| is_ledger_s(&step)) {

@@ -7,13 +7,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 
 use crate::builtin;
 use crate::engine::new_engine;
 use crate::error::{HostError, LoadError};
 use crate::limits::Limits;
-use crate::module::Module;
+use crate::module::{Module, WeakModule};
 use crate::rebuild::Rebuilder;
 
 /// Everything that plugins share: the engine, the one place to compile, the thread that replaces
@@ -22,8 +23,9 @@ use crate::rebuild::Rebuilder;
 pub struct Host {
     engine: Engine,
     rebuilder: Rebuilder,
-    /// Held while a module is compiled. Hostile ones take seconds and much memory: one at a time.
-    compiler: Arc<Mutex<()>>,
+    /// The modules that somebody may still use. Held while another one is compiled: hostile ones
+    /// take seconds and much memory, so one at a time.
+    loaded: Arc<Mutex<Vec<WeakModule>>>,
 }
 
 /// Where a plugin comes from.
@@ -55,10 +57,11 @@ impl Host {
     /// When the engine does not run on this machine or the thread cannot be started.
     pub fn new() -> Result<Self, HostError> {
         let engine = new_engine()?;
-        Ok(Self { engine, rebuilder: Rebuilder::start()?, compiler: Arc::default() })
+        Ok(Self { engine, rebuilder: Rebuilder::start()?, loaded: Arc::default() })
     }
 
-    /// Reads, checks and compiles a plugin, without running any of it.
+    /// Reads, checks and compiles a plugin, without running any of it. One that is loaded already,
+    /// with the same name, octets and limits, is not compiled again while anybody uses it.
     ///
     /// Waits until that is done: milliseconds for an ordinary plugin, seconds for a large or
     /// hostile one. Not to be called from a thread that others wait for, such as an asynchronous
@@ -83,9 +86,27 @@ impl Host {
         if octets.len() > limits.module {
             return Err(LoadError::TooLarge { limit: limits.module });
         }
-        let _turn = self.compiler.lock().unwrap_or_else(PoisonError::into_inner);
-        let compile =
-            || Module::compile(&self.engine, self.rebuilder.clone(), name, octets, limits);
+        let sha256 = Sha256::digest(octets).into();
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = loaded.iter().filter_map(WeakModule::upgrade);
+        if let Some(module) = used.find(|module| module.is(name, &sha256, &limits)) {
+            return Ok(module);
+        }
+        let module = self.compile(name, octets, sha256, limits)?;
+        loaded.retain(WeakModule::is_used);
+        loaded.push(module.downgrade());
+        Ok(module)
+    }
+
+    fn compile(
+        &self,
+        name: &str,
+        octets: &[u8],
+        sha256: [u8; 32],
+        limits: Limits,
+    ) -> Result<Module, LoadError> {
+        let rebuilder = self.rebuilder.clone();
+        let compile = || Module::compile(&self.engine, rebuilder, name, octets, sha256, limits);
         // On a thread with a stack of its own, which also keeps a panic of the compiler's away
         // from the caller.
         thread::scope(|scope| {

@@ -1,9 +1,8 @@
 //! A module: read, checked against the contract and compiled.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use sha2::{Digest, Sha256};
 use wasmtime::{Engine, ExternType, InstancePre};
 use wvs_abi::description::EXPORTS;
 use wvs_abi::export;
@@ -27,6 +26,9 @@ pub struct Module {
     shared: Arc<Shared>,
 }
 
+/// A module that goes when nobody uses it any more.
+pub(crate) struct WeakModule(Weak<Shared>);
+
 struct Shared {
     name: Arc<str>,
     sha256: [u8; 32],
@@ -42,13 +44,14 @@ impl fmt::Debug for Module {
 }
 
 impl Module {
-    /// Compiles `octets`, after everything about them was checked that can be before. Takes a
+    /// Compiles `octets`, whose hash is `sha256`, after everything about them was checked that can be before. Takes a
     /// while: call it on a thread of its own.
     pub(crate) fn compile(
         engine: &Engine,
         rebuilder: Rebuilder,
         name: &str,
         octets: &[u8],
+        sha256: [u8; 32],
         limits: Limits,
     ) -> Result<Self, LoadError> {
         check_header(octets)?;
@@ -60,14 +63,18 @@ impl Module {
         check_exports(&module)?;
         check_memory(&module, limits.memory)?;
         let linked = imports::link(engine, &module)?.instantiate_pre(&module).map_err(invalid)?;
-        let shared = Shared {
-            name: name.into(),
-            sha256: Sha256::digest(octets).into(),
-            linked,
-            limits,
-            rebuilder,
-        };
+        let shared = Shared { name: name.into(), sha256, linked, limits, rebuilder };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakModule {
+        WeakModule(Arc::downgrade(&self.shared))
+    }
+
+    /// Whether it is what loading octets of this hash under this name would give.
+    pub(crate) fn is(&self, name: &str, sha256: &[u8; 32], limits: &Limits) -> bool {
+        let Shared { name: own, sha256: hash, limits: given, .. } = &*self.shared;
+        (&**own, hash, given) == (name, sha256, limits)
     }
 
     /// The name it was loaded under.
@@ -151,6 +158,16 @@ impl Module {
 
     pub(crate) fn rebuilder(&self) -> &Rebuilder {
         &self.shared.rebuilder
+    }
+}
+
+impl WeakModule {
+    pub(crate) fn upgrade(&self) -> Option<Module> {
+        Some(Module { shared: self.0.upgrade()? })
+    }
+
+    pub(crate) fn is_used(&self) -> bool {
+        self.0.strong_count() > 0
     }
 }
 

@@ -7,8 +7,9 @@ use std::path::Path;
 use wvs_plugin::{Limits, TrialLimits, builtin};
 
 use super::document::Value;
+use super::key_path::KeyPath;
 use super::problem::Place;
-use super::reader::{Field, Fields, Reader, join, list_names, nearest};
+use super::reader::{Field, Fields, Reader, list_names, nearest};
 use super::schema::{is_name, number, set};
 use super::units::Percent;
 use super::{PluginConfig, SchedulerConfig, ShadowConfig, keys};
@@ -191,7 +192,8 @@ impl Plugins {
     pub(super) fn warn_of_unused(&self, reader: &mut Reader<'_>) {
         for (name, place, is_used) in &self.names {
             if !is_used {
-                reader.warn(&join("plugins", name), *place, "no service uses this plugin");
+                let path = KeyPath::default().key("plugins").chosen_key(name);
+                reader.warn(&path, *place, "no service uses this plugin");
             }
         }
     }

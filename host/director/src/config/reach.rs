@@ -82,10 +82,9 @@ pub(super) fn read(
     let ports = read_ports(reader, service, protocol);
     let reach = Reach { vips: vips?, ports: ports? };
     let (path, place) = service.place();
-    let path = path.to_owned();
-    if let Some((what, other)) = taken.take(&path, protocol?, &reach) {
+    if let Some((what, other)) = taken.take(&path.to_string(), protocol?, &reach) {
         let message = format!("{what} is already the address of {other}; change or remove one");
-        reader.error(&path, place, message);
+        reader.error(path, place, message);
     }
     Some(reach)
 }

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::document::{Key, Node, Value};
+use super::key_path::{KeyPath, printable};
 use super::keys::Table;
 use super::problem::{Place, Problem, Severity};
 use super::units::{Percent, UnitError, format_duration, format_size, parse_duration, parse_size};
@@ -19,14 +20,14 @@ const PROBLEMS_MAX: usize = 1_000;
 /// A value together with the path that leads to it.
 #[derive(Clone, Debug)]
 pub(super) struct Field<'n> {
-    pub(super) path: String,
+    pub(super) path: KeyPath,
     pub(super) node: &'n Node,
 }
 
 /// The values of a mapping whose keys are all known.
 #[derive(Debug)]
 pub(super) struct Fields<'n> {
-    path: String,
+    path: KeyPath,
     place: Place,
     table: &'static Table,
     entries: Vec<(&'static str, &'n Node)>,
@@ -34,12 +35,11 @@ pub(super) struct Fields<'n> {
     meant: Vec<&'static str>,
 }
 
-/// Collects problems, and remembers where each value stood.
+/// Collects problems.
 #[derive(Debug)]
 pub(super) struct Reader<'s> {
     source: &'s str,
     pub(super) problems: Vec<Problem>,
-    pub(super) places: HashMap<String, Place>,
     /// The path of each service by its name.
     pub(super) services: HashMap<String, String>,
 }
@@ -49,16 +49,20 @@ impl<'n> Fields<'n> {
     pub(super) fn get(&self, name: &str) -> Option<Field<'n>> {
         debug_assert!(self.table.has(name), "{name} is missing in the table of keys");
         let (name, node) = self.entries.iter().find(|(known, _)| *known == name)?;
-        Some(Field { path: join(&self.path, name), node })
+        Some(Field { path: self.path.key(name), node })
     }
 
     /// The value of a key that the mapping must have.
-    pub(super) fn required(&self, reader: &mut Reader<'_>, name: &str) -> Option<Field<'n>> {
+    pub(super) fn required(
+        &self,
+        reader: &mut Reader<'_>,
+        name: &'static str,
+    ) -> Option<Field<'n>> {
         let field = self.get(name);
         if field.is_none() && !self.meant.contains(&name) {
             let values = self.table.values(name);
             let message = format!("missing; add `{name}:` with {values}");
-            reader.error(&join(&self.path, name), self.place, message);
+            reader.error(&self.path.key(name), self.place, message);
         }
         field
     }
@@ -69,21 +73,21 @@ impl<'n> Fields<'n> {
     }
 
     /// Where the mapping stands, and its path.
-    pub(super) fn place(&self) -> (&str, Place) {
+    pub(super) fn place(&self) -> (&KeyPath, Place) {
         (&self.path, self.place)
     }
 }
 
 impl<'s> Reader<'s> {
     pub(super) fn new(source: &'s str) -> Self {
-        Self { source, problems: Vec::new(), places: HashMap::new(), services: HashMap::new() }
+        Self { source, problems: Vec::new(), services: HashMap::new() }
     }
 
-    pub(super) fn error(&mut self, path: &str, place: Place, message: impl Into<String>) {
+    pub(super) fn error(&mut self, path: &KeyPath, place: Place, message: impl Into<String>) {
         self.report(Severity::Error, path, place, message.into());
     }
 
-    pub(super) fn warn(&mut self, path: &str, place: Place, message: impl Into<String>) {
+    pub(super) fn warn(&mut self, path: &KeyPath, place: Place, message: impl Into<String>) {
         self.report(Severity::Warning, path, place, message.into());
     }
 
@@ -97,10 +101,10 @@ impl<'s> Reader<'s> {
         self.problems.iter().any(|problem| problem.severity == Severity::Error)
     }
 
-    fn report(&mut self, severity: Severity, path: &str, place: Place, message: String) {
+    fn report(&mut self, severity: Severity, path: &KeyPath, place: Place, message: String) {
         match self.problems.len() {
             ..PROBLEMS_MAX => {
-                let (path, place) = (path.to_owned(), Some(place));
+                let (path, place) = (path.to_string(), Some(place));
                 self.problems.push(Problem { severity, path, message, place });
             }
             PROBLEMS_MAX => {
@@ -139,7 +143,6 @@ impl<'s> Reader<'s> {
         field: &Field<'n>,
         table: &'static Table,
     ) -> Option<Fields<'n>> {
-        self.places.insert(field.path.clone(), field.node.place);
         let Value::Mapping(entries) = &field.node.value else {
             let example = table.keys.first().map_or("key", |key| key.name);
             let remedy = format!("write keys and values such as `{example}: …`");
@@ -154,7 +157,6 @@ impl<'s> Reader<'s> {
             meant: Vec::new(),
         };
         for (key, node) in entries {
-            let path = join(&field.path, &key.name);
             let Some(known) = table.find(&key.name) else {
                 let names = table.keys.iter().map(|key| key.name);
                 let meant = nearest(&key.name, names.clone());
@@ -164,14 +166,13 @@ impl<'s> Reader<'s> {
                     None => format!("unknown key; use {}", list_names(names)),
                 };
                 fields.meant.extend(meant);
-                self.error(&path, key.place, message);
+                self.error(&field.path.chosen_key(&key.name), key.place, message);
                 continue;
             };
             if fields.entries.iter().any(|(name, _)| *name == known.name) {
-                self.error(&path, key.place, "given twice; remove one");
+                self.error(&field.path.key(known.name), key.place, "given twice; remove one");
                 continue;
             }
-            self.places.insert(path, node.place);
             fields.entries.push((known.name, node));
         }
         Some(fields)
@@ -186,7 +187,7 @@ impl<'s> Reader<'s> {
         let mut names = HashSet::new();
         let mut named = Vec::with_capacity(entries.len());
         for (key, node) in entries {
-            let path = join(&field.path, &key.name);
+            let path = field.path.chosen_key(&key.name);
             if names.insert(&key.name) {
                 named.push((key, Field { path, node }));
             } else {
@@ -202,7 +203,7 @@ impl<'s> Reader<'s> {
             self.refuse(field, "is not a list", "start each element with a dash");
             return None;
         };
-        let element = |(index, node)| Field { path: format!("{}[{index}]", field.path), node };
+        let element = |(index, node)| Field { path: field.path.element(index), node };
         Some(list.iter().enumerate().map(element).collect())
     }
 
@@ -343,17 +344,6 @@ fn is_plain(written: &str) -> bool {
     !digits.starts_with('0') && digits.bytes().all(|octet| octet.is_ascii_digit())
 }
 
-/// `path.name`, or `name` at the top.
-pub(super) fn join(path: &str, name: &str) -> String {
-    let name = printable(name);
-    if path.is_empty() { name } else { format!("{path}.{name}") }
-}
-
-/// The text without what could move a terminal's cursor.
-fn printable(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
-}
-
 /// `a, b or c`.
 pub(super) fn list_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let mut names: Vec<&str> = names.collect();
@@ -394,10 +384,5 @@ mod tests {
         ] {
             assert_eq!(nearest(written, names.into_iter()), meant, "{written:?}");
         }
-    }
-
-    #[test]
-    fn what_could_move_a_cursor_is_not_repeated() {
-        assert_eq!(join("a", "b\u{1b}[31m\r"), "a.b\u{fffd}[31m\u{fffd}");
     }
 }

@@ -14,6 +14,7 @@ use wvs_core::service::{OnNoServer, OnStray, Ports, Protocol, Reach, Settings};
 
 use super::document::{Node, Value};
 use super::health::ServiceHealth;
+use super::key_path::KeyPath;
 use super::plugins::{self, Plugins};
 use super::reach::{self, Taken};
 use super::reader::{Field, Fields, Reader};
@@ -101,7 +102,7 @@ pub(super) fn read<'s>(source: &'s str, folder: &Path) -> (Config, Reader<'s>) {
         Ok(root) => root,
         Err(error) => {
             match error.place {
-                Some(place) => reader.error("", place, error.message),
+                Some(place) => reader.error(&KeyPath::default(), place, error.message),
                 None => reader.error_without_place(error.message),
             }
             return (config, reader);
@@ -111,7 +112,7 @@ pub(super) fn read<'s>(source: &'s str, folder: &Path) -> (Config, Reader<'s>) {
         reader.error_without_place("the file is empty; describe at least one service");
         return (config, reader);
     }
-    let root = Field { path: String::new(), node: &root };
+    let root = Field { path: KeyPath::default(), node: &root };
     if let Some(file) = reader.fields(&root, &keys::FILE) {
         read_file(&mut reader, &file, folder, &mut config);
     }
@@ -119,8 +120,9 @@ pub(super) fn read<'s>(source: &'s str, folder: &Path) -> (Config, Reader<'s>) {
 }
 
 fn read_file(reader: &mut Reader<'_>, file: &Fields<'_>, folder: &Path, config: &mut Config) {
-    if let Some(field) = file.get("device") {
-        read_device(reader, &field, &mut config.device);
+    let device = file.get("device").and_then(|field| reader.fields(&field, &keys::DEVICE));
+    if let Some(fields) = &device {
+        read_device(reader, fields, &mut config.device);
     }
     if let Some(field) = file.get("watch") {
         set(&mut config.watch, reader.choice(&field, &[("true", true), ("false", false)]));
@@ -179,6 +181,13 @@ fn read_file(reader: &mut Reader<'_>, file: &Fields<'_>, folder: &Path, config: 
     if let Some(field) = file.required(reader, "services") {
         read_services(reader, &field, folder, &mut plugins, config);
     }
+    if let Some(field) = device.and_then(|fields| fields.get("mtu"))
+        && let Some(mtu) = config.device.mtu.filter(|mtu| *mtu < MTU_IPV6_MIN)
+        && config.services.iter().any(|service| service.address().vip.is_ipv6())
+    {
+        let message = format!("{mtu} is too short for IPv6; use {MTU_IPV6_MIN} or more");
+        reader.error(&field.path, field.node.place, message);
+    }
     if !reader.has_errors() {
         // With errors, a service that could not be read may be the one that uses it.
         plugins.warn_of_unused(reader);
@@ -186,8 +195,7 @@ fn read_file(reader: &mut Reader<'_>, file: &Fields<'_>, folder: &Path, config: 
     config.plugins = plugins.into_configs();
 }
 
-fn read_device(reader: &mut Reader<'_>, field: &Field<'_>, config: &mut DeviceConfig) {
-    let Some(fields) = reader.fields(field, &keys::DEVICE) else { return };
+fn read_device(reader: &mut Reader<'_>, fields: &Fields<'_>, config: &mut DeviceConfig) {
     if let Some(field) = fields.get("name")
         && let Some(name) = reader.text(&field)
     {
@@ -262,14 +270,6 @@ fn read_services(
             let message = format!("{address} is a real server's; give the pool one of its own");
             reader.error(path, *place, message);
         }
-    }
-    if let Some(mtu) = config.device.mtu
-        && mtu < MTU_IPV6_MIN
-        && config.services.iter().any(|service| service.address().vip.is_ipv6())
-    {
-        let place = reader.places.get("device.mtu").copied().unwrap_or_default();
-        let message = format!("{mtu} is too short for IPv6; use {MTU_IPV6_MIN} or more");
-        reader.error("device.mtu", place, message);
     }
 }
 
@@ -378,7 +378,7 @@ fn read_one_packet(
         Some("not with several ports, unless real servers have none of their own".to_owned())
     } else {
         let (path, _) = fields.place();
-        let path = path.to_owned();
+        let path = path.to_string();
         let same = |server: &ServerConfig| {
             let any_port = SocketAddr::new(server.address.ip(), 0);
             let other = seen.one_packet.insert(server.address, path.clone());
@@ -411,7 +411,7 @@ fn read_name(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<String> {
         let remedy = format!("{other} has it already; choose another");
         reader.refuse(&field, "is taken", &remedy);
     } else {
-        reader.services.insert(name.to_owned(), path.to_owned());
+        reader.services.insert(name.to_owned(), path.to_string());
     }
     Some(name.to_owned())
 }

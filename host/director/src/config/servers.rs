@@ -10,6 +10,7 @@ use wvs_core::roster::{Parting, RosterRules};
 use wvs_core::service::{Ports, Protocol, Reach};
 
 use super::health::ServiceHealth;
+use super::key_path::KeyPath;
 use super::problem::Place;
 use super::reader::{Field, Fields, Reader};
 use super::schema::{number, set, why_not_a_host};
@@ -28,7 +29,7 @@ const DEADLINE: RangeInclusive<Duration> =
 const PARTINGS: [(&str, Parting); 2] = [("keep", Parting::Keep), ("reset", Parting::Reset)];
 
 /// The real servers of all services read so far, by address: each with its path and place.
-pub(super) type SeenServers = Vec<(IpAddr, String, Place)>;
+pub(super) type SeenServers = Vec<(IpAddr, KeyPath, Place)>;
 
 /// What a server shares with its service.
 #[derive(Clone, Copy)]
@@ -117,7 +118,7 @@ pub(super) fn read_servers(
         return None;
     }
     let mut servers: Vec<ServerConfig> = Vec::with_capacity(list.len());
-    let mut paths: HashMap<SocketAddr, &str> = HashMap::new();
+    let mut paths: HashMap<SocketAddr, &KeyPath> = HashMap::new();
     for field in &list {
         let Some(fields) = reader.fields(field, &keys::SERVER) else { continue };
         let Some(server) = read_server(reader, &fields, seen, common, health) else { continue };

@@ -26,7 +26,7 @@ use crate::run::random_seed;
 use crate::seat::{Generation, Seat, SeatError};
 
 /// Why a configuration was not put to work. Everything is as it was, save trials that ended when a
-/// plugin of another service failed on a state; see [`step`](super::step).
+/// plugin of another service failed on a state; see the refusals of a step.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     /// The file, or a plugin that it names, is wrong.

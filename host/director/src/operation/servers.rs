@@ -31,6 +31,17 @@ pub enum ServerAction {
     Enable,
 }
 
+/// What is known of a real server's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Whether checks found that it is down.
+    pub is_down: bool,
+    /// The weight that a check measured.
+    pub measured: Option<u32>,
+    /// Whether its connections show that it does not serve.
+    pub is_failing: bool,
+}
+
 impl Operation {
     /// Does something about a real server of a service, named by RIP and port, or by RIP alone where
     /// that is enough. It stays so until the configuration is read again.
@@ -100,6 +111,22 @@ impl Operation {
             }),
             (None, _) => {
                 Err(ChangeError::NoServer { service: service.to_owned(), server: text.to_owned() })
+            }
+        }
+    }
+
+    /// Takes over all that is known of the health of the servers.
+    pub fn note_health(&self, known: impl Fn(&str, SocketAddr) -> Health) {
+        for seat in &*self.seats() {
+            let service = seat.service();
+            let before = service.look_at_roster(|roster| roster.stage());
+            let stage = service.change_servers(self.clock.now(), |server, standing| {
+                let Health { is_down, measured, is_failing } = known(service.name(), server);
+                (standing.is_down, standing.measured) = (is_down, measured);
+                standing.is_failing = is_failing;
+            });
+            if stage != before {
+                tell_stage(service.name(), stage);
             }
         }
     }

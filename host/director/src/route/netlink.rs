@@ -292,19 +292,26 @@ impl Netlink {
         self.handle.link().set(link).execute().await.map_err(io_error)
     }
 
-    /// All rules of both families.
-    pub(super) async fn rules(&self) -> Result<Vec<RuleMessage>, RouteError> {
-        let mut rules = Vec::new();
-        for version in [IpVersion::V4, IpVersion::V6] {
-            let answer = self.handle.rule().get(version).execute().try_collect::<Vec<_>>().await;
-            match answer.map_err(io_error) {
-                Ok(some) => rules.extend(some),
-                // A kernel without IPv6 has no rules for it.
-                Err(error) if error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) => {}
-                Err(source) => return Err(RouteError::Netlink { source }),
+    /// All rules of both families. The kernel begins to tell them at once, before anybody waits.
+    pub(super) fn rules(
+        &self,
+    ) -> impl Future<Output = Result<Vec<RuleMessage>, RouteError>> + use<> {
+        let handle = self.handle.clone();
+        let mut first = Some(handle.rule().get(IpVersion::V4).execute());
+        async move {
+            let mut rules = Vec::new();
+            for version in [IpVersion::V4, IpVersion::V6] {
+                // It tells one after the other.
+                let answer = first.take().unwrap_or_else(|| handle.rule().get(version).execute());
+                match answer.try_collect::<Vec<_>>().await.map_err(io_error) {
+                    Ok(some) => rules.extend(some),
+                    // A kernel without IPv6 has no rules for it.
+                    Err(error) if error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) => {}
+                    Err(source) => return Err(RouteError::Netlink { source }),
+                }
             }
+            Ok(rules)
         }
-        Ok(rules)
     }
 
     /// All routes of both families.

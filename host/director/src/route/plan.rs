@@ -12,6 +12,9 @@ use super::tree::{Order, Tree};
 use super::{RouteNeeds, TableNumbers};
 use crate::sysctl;
 
+/// Fast, since there may be as many as real servers, and the configuration is not an attacker's.
+type Set<T> = HashSet<T, foldhash::fast::FixedState>;
+
 /// Before all others: what the director sent must not come back to it.
 pub(super) const GUARD_PRIORITY: u32 = 900;
 
@@ -231,7 +234,7 @@ pub(super) fn without<'a>(
     steps: &'a [Step],
     others: &[Step],
 ) -> impl DoubleEndedIterator<Item = &'a Step> {
-    let others: HashSet<&Step> = others.iter().collect();
+    let others: Set<&Step> = others.iter().collect();
     steps.iter().filter(move |step| !others.contains(step)).collect::<Vec<_>>().into_iter()
 }
 
@@ -270,14 +273,14 @@ fn reply_rules(
     let of_servers = rules_for_servers(servers(), table);
     let Tree { mut rules, branches } = Tree::new(of_servers, is_ipv6, table, before, order);
     // Servers share links.
-    let mut seen = HashSet::new();
+    let mut seen = Set::default();
     for (_, _, link) in servers().filter(|(_, _, link)| seen.insert(link)) {
         rules.push(Rule {
             protocol: Some(icmp(is_ipv6)),
             ..rule(REPLY_PRIORITY, is_ipv6, link, table)
         });
     }
-    let mut seen = HashSet::new();
+    let mut seen = Set::default();
     let with_ports = servers().filter(|server| has_ports(server.0));
     for (protocol, _, link) in
         with_ports.filter(|(protocol, _, link)| seen.insert((protocol.name(), link)))
@@ -306,13 +309,13 @@ pub(super) fn rules_for_servers<'a>(
 ) -> Vec<(SocketAddr, Rule)> {
     let servers = servers.filter(|(protocol, ..)| has_ports(*protocol));
     let has_all_ports = |server: &SocketAddr| server.port() == 0;
-    let with_all_ports: HashSet<_> = servers
+    let with_all_ports: Set<_> = servers
         .clone()
         .filter(|(_, server, _)| has_all_ports(server))
         .map(|(protocol, server, _)| (protocol.name(), server.ip()))
         .collect();
     // Services share servers.
-    let mut seen = HashSet::new();
+    let mut seen = Set::default();
     servers
         .filter(|(protocol, server, _)| {
             let is_covered = with_all_ports.contains(&(protocol.name(), server.ip()));

@@ -11,6 +11,7 @@ use wvs_health::{Checkers, News, Passive, ServerKey, Settings, Signs, Standing};
 use super::random_seed;
 use crate::config::{Config, PassiveConfig};
 use crate::operation::Operation;
+use crate::operation::servers::Health;
 
 /// Between two looks at what connections tell.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -48,14 +49,12 @@ fn follow(operation: &Operation, checkers: &Checkers, passives: &mut Passives) {
     checkers.set(config.health_checks());
     passives.set(&config);
     // There are no news of servers that are not checked any more, nor of new ones.
-    for service in &config.services {
-        for server in &service.servers {
-            let key = ServerKey { service: service.name.clone(), server: server.address };
-            let (standing, weight) = checkers.standing(&key).unwrap_or((Standing::Up, None));
-            operation.note_check(&key.service, key.server, standing == Standing::Down, weight);
-            operation.note_failing(&key.service, key.server, passives.is_failing(&key));
-        }
-    }
+    operation.note_health(|service, server| {
+        let key = ServerKey { service: service.to_owned(), server };
+        let (standing, measured) = checkers.standing(&key).unwrap_or((Standing::Up, None));
+        let is_failing = passives.is_failing(&key);
+        Health { is_down: standing == Standing::Down, measured, is_failing }
+    });
 }
 
 fn take(operation: &Operation, checkers: &Checkers, news: News) {
