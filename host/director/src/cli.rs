@@ -164,8 +164,11 @@ fn print(octets: &[u8]) -> u8 {
 
 /// Writes a value as JSON to standard output, for programs.
 fn print_json(value: &impl serde::Serialize) -> u8 {
-    match serde_json::to_string_pretty(value) {
-        Ok(text) => print(format!("{text}\n").as_bytes()),
+    match serde_json::to_vec_pretty(value) {
+        Ok(mut text) => {
+            text.push(b'\n');
+            print(&text)
+        }
         Err(error) => fail(format_args!("cannot write JSON: {error}")),
     }
 }

@@ -17,8 +17,6 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
@@ -35,9 +33,6 @@ use crate::control::snapshot::{ChangeSnapshot, GenerationSnapshot, SwapSnapshot}
 use crate::deployment::{MisfitCause, Numbers, load_named};
 use crate::route::{RouteError, RouteNeeds};
 use crate::seat::{Generation, Seat, SeatError, Swapped};
-
-/// How long services that were replaced are waited for, in milliseconds, until no packet uses them.
-const UNUSED_WITHIN_MS: u32 = 20;
 
 /// The services of a running director.
 pub struct Operation {
@@ -76,6 +71,9 @@ struct Works {
     old_vips: Vec<IpAddr>,
     /// Packets find, or are led to, what nothing needs any more.
     is_untidy: bool,
+    /// What packets found until a moment ago. Kept a while, so that none that is still under way is
+    /// the one to free it all.
+    before: Option<Arc<Services>>,
 }
 
 /// The generations that the configuration put at a seat. Others are there by somebody's wish, or
@@ -206,8 +204,14 @@ impl Operation {
     pub fn new(parts: Parts) -> Self {
         let Parts { host, director, clock, ways, seats, numbers, config, file } = parts;
         let filed = seats.iter().map(|seat| (name(seat), Filed::of(seat))).collect();
-        let works =
-            Works { numbers, filed, retired: Vec::new(), old_vips: Vec::new(), is_untidy: false };
+        let works = Works {
+            numbers,
+            filed,
+            retired: Vec::new(),
+            old_vips: Vec::new(),
+            is_untidy: false,
+            before: None,
+        };
         Self {
             host,
             director,
@@ -331,18 +335,11 @@ impl Operation {
     }
 
     /// Has packets find what is at work now.
-    fn publish(&self, works: &Works) {
+    fn publish(&self, works: &mut Works) {
         let seats = self.seats.load();
         let list = seats.iter().map(|seat| Arc::clone(seat.service())).collect();
         let services = Services::new(list, works.retired.clone(), &works.old_vips);
-        let before = self.director.set_services(services);
-        // No packet should be the one to free it all; none takes longer than this.
-        for _ in 0..UNUSED_WITHIN_MS {
-            if Arc::strong_count(&before) == 1 {
-                break;
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
+        works.before = Some(self.director.set_services(services));
     }
 }
 

@@ -523,6 +523,7 @@ async fn attend(director: Arc<Director>, clock: Clock) {
             }
             due = service.attend(now).map_or(due, |next| next.min(due));
         }
+        drop(services);
         // Not at once, whatever a scheduler wishes for.
         let pause = Duration::from_micros(due.micros_since(clock.now()));
         sleep(pause.max(Duration::from_millis(1))).await;

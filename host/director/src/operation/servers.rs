@@ -191,6 +191,7 @@ impl Operation {
     }
 
     pub(super) fn tidy_up(&self, works: &mut Works) -> Result<(), RouteError> {
+        works.before.take_if(|before| Arc::strong_count(before) == 1);
         let Works { retired, old_vips, is_untidy, .. } = works;
         for seat in &*self.seats() {
             *is_untidy |= seat.service().dismiss_empty();
