@@ -72,6 +72,17 @@ pub struct ConnectionLog {
     writer: Mutex<Option<Writer>>,
 }
 
+/// What [`ConnectionLog::put_to_work`] puts to work.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// What is at work already.
+    Same,
+    /// No log.
+    Off,
+    /// Another one, which is open.
+    Other(ConnectionLogConfig, Sink),
+}
+
 /// The thread that writes, and what it was told.
 #[derive(Debug)]
 struct Writer {
@@ -102,27 +113,42 @@ impl ConnectionLog {
         }
     }
 
-    /// Has the log written as `config` says from now on, or no more. What is as it was goes on, in a
-    /// file that is opened again: it may have been moved away.
+    /// Has the log written as `config` says from now on, or no more.
     ///
     /// # Errors
     /// See [`OpenError`]. When the target cannot be opened, everything is as it was.
     pub fn apply(&self, config: Option<&ConnectionLogConfig>) -> Result<(), OpenError> {
-        let mut writer = self.writer();
-        if let (Some(writer), Some(config)) = (&*writer, config)
-            && writer.config == *config
-        {
-            writer.reopen();
-            return Ok(());
+        self.put_to_work(self.open(config)?)
+    }
+
+    /// Opens what `config` asks for, and changes nothing yet.
+    ///
+    /// # Errors
+    /// [`OpenError::Target`].
+    pub(crate) fn open(&self, config: Option<&ConnectionLogConfig>) -> Result<Next, OpenError> {
+        let Some(config) = config else { return Ok(Next::Off) };
+        if self.writer().as_ref().is_some_and(|writer| writer.config == *config) {
+            return Ok(Next::Same);
         }
-        let next = match config {
-            Some(config) => {
-                let target = &config.target;
-                let sink = Sink::open(target)
-                    .map_err(|source| OpenError::Target { target: target.clone(), source })?;
-                Some((config, sink))
+        let target = &config.target;
+        let sink = Sink::open(target)
+            .map_err(|source| OpenError::Target { target: target.clone(), source })?;
+        Ok(Next::Other(config.clone(), sink))
+    }
+
+    /// Has the log written so from now on. What is as it was goes on, in a file that is opened again.
+    ///
+    /// # Errors
+    /// [`OpenError::Thread`]; then there is no log any more.
+    pub(crate) fn put_to_work(&self, next: Next) -> Result<(), OpenError> {
+        let mut writer = self.writer();
+        let next = match next {
+            Next::Same => {
+                writer.iter().for_each(Writer::reopen);
+                return Ok(());
             }
-            None => None,
+            Next::Off => None,
+            Next::Other(config, sink) => Some((config, sink)),
         };
         // What waits is the old one's: the next one looks when that has written it.
         if let Some(old) = writer.take() {
@@ -135,6 +161,11 @@ impl ConnectionLog {
         self.director.tables().log().want(matches!(started, Ok(Some(_))));
         *writer = started?;
         Ok(())
+    }
+
+    /// Opens the file anew, if there is one: it may have been moved away.
+    pub fn reopen(&self) {
+        self.writer().iter().for_each(Writer::reopen);
     }
 
     /// Writes down that every connection ends, when no packet comes any more, and ends the log.
@@ -176,7 +207,7 @@ impl ConnectionLog {
         self.latest_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn start(&self, config: &ConnectionLogConfig, sink: Sink) -> Result<Writer, OpenError> {
+    fn start(&self, config: ConnectionLogConfig, sink: Sink) -> Result<Writer, OpenError> {
         let orders = Arc::<Orders>::default();
         let (tell_end, end) = mpsc::channel();
         let scribe = Scribe {
@@ -200,9 +231,9 @@ impl ConnectionLog {
                 drop(tell_end);
             })
             .map_err(OpenError::Thread)?;
-        let ConnectionLogConfig { target, format, rate } = config;
+        let ConnectionLogConfig { target, format, rate } = &config;
         tracing::info!(%target, ?format, rate, "connections are logged");
-        Ok(Writer { config: config.clone(), orders, thread: thread.thread().clone(), end })
+        Ok(Writer { config, orders, thread: thread.thread().clone(), end })
     }
 
     fn writer(&self) -> MutexGuard<'_, Option<Writer>> {

@@ -25,10 +25,13 @@ mod capture;
 mod change;
 mod client;
 mod listener;
+mod look;
+mod refused;
 mod server;
 mod servers;
 pub mod snapshot;
 mod socket;
+mod visit;
 
 pub use access::{AccessCounters, Token, TokenError};
 pub use change::{ModuleQuery, ShareRequest, SwapRequest};

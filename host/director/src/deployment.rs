@@ -280,23 +280,19 @@ pub(crate) fn members(
     service: &ServiceConfig,
     terms: &Arc<Terms>,
     numbers: &mut Numbers,
-    present: impl Fn(SocketAddr) -> Option<Member>,
+    present: impl Fn(SocketAddr) -> Option<(Arc<RealServer>, Option<Standing>)>,
 ) -> Vec<Member> {
     let member = |config: &ServerConfig| {
-        let (server, before) = match present(config.address) {
-            Some(Member { server, standing }) => (server, standing),
-            None => {
-                let server = RealServer::new(
-                    numbers.server(),
-                    config.address,
-                    config.weight,
-                    Arc::clone(terms),
-                );
-                let check = config.health.as_ref().and_then(|health| health.check(config.address));
-                let is_down = check.is_some_and(|check| check.start == health::Standing::Down);
-                (Arc::new(server), Standing { is_down, ..Standing::default() })
-            }
-        };
+        let (server, before) = present(config.address).unwrap_or_else(|| {
+            let (address, weight) = (config.address, config.weight);
+            let server = RealServer::new(numbers.server(), address, weight, Arc::clone(terms));
+            (Arc::new(server), None)
+        });
+        let before = before.unwrap_or_else(|| {
+            let check = config.health.as_ref().and_then(|health| health.check(config.address));
+            let is_down = check.is_some_and(|check| check.start == health::Standing::Down);
+            Standing { is_down, ..Standing::default() }
+        });
         let standing = Standing {
             configured: config.weight,
             set: None,

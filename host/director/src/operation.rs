@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
+use tokio::sync::watch::{Receiver, Sender};
 use tokio::task::JoinError;
 use wvs_core::director::Director;
 use wvs_core::service::Service;
@@ -29,6 +29,7 @@ use wvs_plugin::{Host, Limits, Source, TrialLimits, builtin};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::units::Percent;
+use crate::connection_log::ConnectionLog;
 use crate::control::snapshot::{ChangeSnapshot, GenerationSnapshot, SwapSnapshot};
 use crate::deployment::{MisfitCause, Numbers, load_named};
 use crate::route::{RouteError, RouteNeeds};
@@ -40,6 +41,7 @@ pub struct Operation {
     director: Arc<Director>,
     clock: Clock,
     ways: Box<dyn Ways>,
+    connection_log: ConnectionLog,
     /// Where the configuration came from.
     file: PathBuf,
     /// What it said when it was last put to work.
@@ -47,8 +49,8 @@ pub struct Operation {
     seats: ArcSwap<Vec<Arc<Seat>>>,
     /// Held while something is put to work: one at a time.
     works: Mutex<Works>,
-    /// Tells that the configuration was read again.
-    reloaded: Notify,
+    /// Tells that the configuration was put to work again.
+    reloads: Sender<()>,
 }
 
 /// What leads packets to the director.
@@ -188,6 +190,8 @@ pub struct Parts {
     pub clock: Clock,
     /// What leads packets to it.
     pub ways: Box<dyn Ways>,
+    /// The log of its connections, as the configuration wants it.
+    pub connection_log: ConnectionLog,
     /// Who schedules for its services, in the order of the configuration.
     pub seats: Vec<Arc<Seat>>,
     /// The numbers that are still free.
@@ -202,7 +206,8 @@ impl Operation {
     /// The services that a configuration has just put to work.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { host, director, clock, ways, seats, numbers, config, file } = parts;
+        let Parts { host, director, clock, ways, connection_log, seats, numbers, config, file } =
+            parts;
         let filed = seats.iter().map(|seat| (name(seat), Filed::of(seat))).collect();
         let works = Works {
             numbers,
@@ -217,11 +222,12 @@ impl Operation {
             director,
             clock,
             ways,
+            connection_log,
             file,
             config: ArcSwap::from_pointee(config),
             seats: ArcSwap::from_pointee(seats),
             works: Mutex::new(works),
-            reloaded: Notify::new(),
+            reloads: Sender::new(()),
         }
     }
 
@@ -237,10 +243,16 @@ impl Operation {
         self.config.load_full()
     }
 
-    /// Waits until the configuration is put to work again. One task at a time may wait; what happens
-    /// while it does not is told when it does.
-    pub async fn reloaded(&self) {
-        self.reloaded.notified().await;
+    /// Tells each time that the configuration was put to work again, from now on.
+    #[must_use]
+    pub fn reloads(&self) -> Receiver<()> {
+        self.reloads.subscribe()
+    }
+
+    /// The log of the connections.
+    #[must_use]
+    pub fn connection_log(&self) -> &ConnectionLog {
+        &self.connection_log
     }
 
     /// The file of the configuration.

@@ -118,7 +118,6 @@ struct State {
     device_counters: Arc<DeviceCounters>,
     access: Arc<AccessCounters>,
     tap: Arc<Tap>,
-    connection_log: ConnectionLog,
     sweeps: SweepCounters,
     reloads: ReloadCounters,
 }
@@ -202,6 +201,7 @@ impl Running {
             director: Arc::clone(&director),
             clock,
             ways: Box::new(roads.clone()),
+            connection_log,
             seats,
             numbers,
             config: config.clone(),
@@ -221,7 +221,6 @@ impl Running {
             device_counters: Arc::clone(packets.counters()),
             access,
             tap,
-            connection_log,
             sweeps: SweepCounters::default(),
             reloads: ReloadCounters::default(),
         });
@@ -267,6 +266,18 @@ impl Running {
     #[must_use]
     pub fn seats(&self) -> Arc<Vec<Arc<Seat>>> {
         self.state.operation.seats()
+    }
+
+    /// What the configuration says that is at work.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        self.state.operation.config()
+    }
+
+    /// Tells each time that the configuration was put to work again, whoever asked for it.
+    #[must_use]
+    pub fn reloads(&self) -> tokio::sync::watch::Receiver<()> {
+        self.state.operation.reloads()
     }
 
     /// The control socket.
@@ -339,7 +350,7 @@ impl Running {
         drop(timers);
         let taken_back = roads.take_back().await;
         packets.stop();
-        state.connection_log.stop();
+        state.operation.connection_log().stop();
         taken_back
     }
 }
@@ -426,10 +437,9 @@ impl Answers for State {
     fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {
         let reloaded = self.operation.reload();
         self.reloads.count(reloaded.is_ok());
-        // Opens the file anew in any case: it may have been moved away.
-        let config = self.operation.config();
-        if let Err(error) = self.connection_log.apply(config.connection_log.as_ref()) {
-            tracing::warn!("the connection log goes on as it was: {error}");
+        if reloaded.is_err() {
+            // Who moved its file away counts on a new one, whatever else is wrong.
+            self.operation.connection_log().reopen();
         }
         reloaded
     }
@@ -441,7 +451,7 @@ impl Answers for State {
             plugins: self.plugins().services,
             sweeps: self.sweeps.totals(),
             reloads: self.reloads.totals(),
-            connection_log: (&self.connection_log).into(),
+            connection_log: self.operation.connection_log().into(),
             process: Process::look(),
             start_time_seconds: seconds_since_1970(self.started),
             with_servers: self.operation.config().metrics.servers,

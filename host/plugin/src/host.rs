@@ -128,3 +128,27 @@ fn read_file(path: &Path, limit: usize) -> std::io::Result<Vec<u8>> {
     File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut octets)?;
     Ok(octets)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn module_that_somebody_uses_is_not_compiled_again() {
+        let host = Host::new().unwrap();
+        let loaded = || host.loaded.lock().unwrap().len();
+        let load = |name, limits| host.load(Source::BuiltIn(name), limits).unwrap();
+        let limits = Limits::default();
+        let (first, second) = (load("rr", limits), load("rr", limits));
+        assert_eq!((first.sha256(), loaded()), (second.sha256(), 1));
+        let other = load("rr", Limits { fuel: limits.fuel + 1, ..limits });
+        assert_eq!((other.limits().fuel, loaded()), (limits.fuel + 1, 2));
+        let octets = builtin::find("rr").unwrap();
+        let _named = host.load(Source::Octets { name: "mine", octets }, limits).unwrap();
+        assert_eq!(loaded(), 3);
+        // What nobody uses is forgotten.
+        drop((first, second, other));
+        let _wlc = load("wlc", limits);
+        assert_eq!(loaded(), 2);
+    }
+}

@@ -103,11 +103,12 @@ fn what_is_recorded_is_what_went_over_the_wire_and_what_was_counted(is_ipv6: boo
     }
 
     wait_until("all is over", || dropped(&stats(&socket)) - dropped(&before) == 4);
+    // First: the recorder has to have all that it has.
+    let wire = wire.stop(is_ipv6);
     let (recorded, told) = recorder.end(|| {
         let now = stats(&socket);
         now.packets.forwarded - before.packets.forwarded + dropped(&now) - dropped(&before)
     });
-    let wire = wire.stop(is_ipv6);
     let after = stats(&socket);
     let read = inbound(&recorded);
     assert!(told.contains(&format!("{read} packets, ")), "{told}");

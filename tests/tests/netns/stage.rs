@@ -185,3 +185,16 @@ pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// Whether there are users besides root. There are none in a namespace of users that one without
+/// rights made.
+pub(crate) fn has_other_users() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").expect("a map of users");
+    let has_others = map.split_whitespace().nth(2) != Some("1");
+    if !has_others {
+        let reason = "there is only one user in this namespace of users";
+        assert!(std::env::var_os("WVS_FORBID_SKIP").is_none(), "{reason}");
+        eprintln!("skipped: {reason}");
+    }
+    has_others
+}

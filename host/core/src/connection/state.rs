@@ -1,6 +1,7 @@
 //! The state a connection is in, what it counts as, and how long it may stay there in silence.
 
 use core::fmt;
+use core::str::FromStr;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use core::time::Duration;
 
@@ -114,6 +115,30 @@ impl State {
     #[expect(clippy::as_conversions, reason = "a fieldless enum with repr(u8)")]
     pub(crate) const fn number(self) -> u8 {
         self as u8
+    }
+}
+
+/// That no state has a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateError(String);
+
+impl fmt::Display for StateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is no state; there are", self.0)?;
+        State::ALL.iter().try_for_each(|state| write!(f, " {state}"))
+    }
+}
+
+impl core::error::Error for StateError {}
+
+/// In capitals or not.
+impl FromStr for State {
+    type Err = StateError;
+
+    fn from_str(name: &str) -> Result<Self, StateError> {
+        let mut all = Self::ALL.into_iter();
+        let found = all.find(|state| state.name().eq_ignore_ascii_case(name));
+        found.ok_or_else(|| StateError(name.to_owned()))
     }
 }
 

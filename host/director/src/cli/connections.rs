@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use clap::Args;
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use wvs_core::connection::state::State;
 
 use super::socket::SocketArg;
@@ -39,8 +39,8 @@ pub(super) struct ConnectionsArgs {
     server: Option<IpAddr>,
 
     /// Only those in this state, as listings name it.
-    #[arg(long, value_name = "STATE", value_parser = PossibleValuesParser::new(State::ALL.map(State::name)), ignore_case = true)]
-    state: Option<String>,
+    #[arg(long, value_name = "STATE", value_parser = PossibleValuesParser::new(State::ALL.map(State::name)).try_map(|name| name.parse::<State>()), ignore_case = true)]
+    state: Option<State>,
 
     /// The most to show.
     #[arg(long, value_name = "N", default_value_t = CONNECTIONS_LISTED, conflicts_with = "count")]
@@ -71,7 +71,7 @@ pub(super) fn connections(args: &ConnectionsArgs) -> u8 {
         service: args.service.clone(),
         client: args.client,
         server: args.server,
-        state: args.state.clone(),
+        state: args.state,
         limit: Some(if args.count { 0 } else { args.limit }),
     };
     let query = match serde_urlencoded::to_string(&filter) {

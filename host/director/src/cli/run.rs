@@ -116,11 +116,10 @@ async fn direct(mut reading: Reading) -> u8 {
         print(commands.as_bytes());
     }
     announce(&running, reading.config());
-    let status = status(reading.config());
-    manager.ready(&status).await;
+    manager.ready(&status(&running.config())).await;
     let pulse = running.pulse();
     let code = tokio::select! {
-        code = obey(&mut running, &manager, &status, &mut stop_signals, &mut hang_up) => code,
+        code = obey(&mut running, &manager, &mut stop_signals, &mut hang_up) => code,
         // Without a watchdog it ends at once, which is no reason to stop.
         () = async { manager.keep_alive(pulse).await; pending().await } => FAILED,
     };
@@ -138,10 +137,10 @@ async fn direct(mut reading: Reading) -> u8 {
 async fn obey(
     running: &mut Running,
     manager: &ServiceManager,
-    status: &str,
     stop_signals: &mut StopSignals,
     hang_up: &mut Signal,
 ) -> u8 {
+    let mut reloads = running.reloads();
     loop {
         tokio::select! {
             name = stop_signals.recv() => {
@@ -157,8 +156,9 @@ async fn obey(
                     tracing::warn!("SIGHUP: nothing was changed: {error}");
                 }
                 let refused = if reloaded.is_err() { "; the last reload was refused" } else { "" };
-                manager.ready(&format!("{status}{refused}")).await;
+                manager.ready(&format!("{}{refused}", status(&running.config()))).await;
             }
+            Ok(()) = reloads.changed() => manager.status(&status(&running.config())).await,
         }
     }
 }

@@ -16,7 +16,7 @@ const END: u8 = b'\n';
 
 /// Lines to a file or to standard error.
 #[derive(Debug)]
-pub(super) struct Sink {
+pub(crate) struct Sink {
     target: LogTarget,
     output: Output,
     /// Whether the last write broke off within a line.

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
-use super::server::Refused;
+use super::refused::Refused;
 use super::snapshot::AdminSnapshot;
 
 /// The octets of a token. One that is shorter can be guessed.

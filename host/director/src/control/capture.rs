@@ -13,7 +13,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::change::receive_json;
-use super::server::{Refused, STALL_TIME_MAX, Shared};
+use super::refused::Refused;
+use super::server::Shared;
+use super::visit::STALL_TIME_MAX;
 use crate::tap::{CaptureRefusal, CaptureRequest, RequestError, TICK};
 
 /// The media type of pcapng files, which is not registered.

@@ -7,7 +7,6 @@
 //! | `rollback`, `reset`, `promote`, `end-trial` | nothing |
 
 use std::error::Error;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -20,25 +19,19 @@ use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use wvs_plugin::{TrialLimits, builtin};
 
-use super::server::{Refused, Shared};
+use super::refused::Refused;
+use super::server::Shared;
 use super::snapshot::{ChangeSnapshot, ReloadSnapshot};
 use crate::config::units::Percent;
 use crate::config::{FILE_OCTETS_MAX, MODULE_OCTETS_MAX, is_name};
-use crate::operation::reload::ReloadError;
-use crate::operation::{Action, ChangeError, Proposal, ProposedPlugin};
-use crate::seat::SeatError;
+use crate::operation::{Action, Proposal, ProposedPlugin};
 
 /// What can be done about the scheduler of a service.
 pub(super) const ACTIONS: [&str; 7] =
     ["swap", "rollback", "reset", "shadow", "canary", "promote", "end-trial"];
-
-/// Changes under way at once: each may hold a module in memory, and compiling takes turns anyway.
-pub(super) const CHANGES_MAX: usize = 4;
 
 /// The longest body in octets: a little more than the largest module.
 const MODULE_BODY_OCTETS_MAX: usize = MODULE_OCTETS_MAX + (64 << 10);
@@ -106,12 +99,16 @@ pub(super) async fn change(
     path: Result<Path<(String, String)>, PathRejection>,
     request: Request,
 ) -> Result<Json<ChangeSnapshot>, Refused> {
-    let place = place(&shared)?;
-    let Path((service, action)) = path.map_err(|error| bad(error.body_text()))?;
+    let place = shared.place()?;
+    let Path((service, action)) = path.map_err(|error| Refused::bad(error.body_text()))?;
     let action = match &*action {
         "swap" => match receive_proposal(request).await? {
             (proposal, None, None) => Action::Swap(proposal),
-            _ => return Err(bad("`faults` and `skew` are limits of a trial, which a swap is not")),
+            _ => {
+                return Err(Refused::bad(
+                    "`faults` and `skew` are limits of a trial, which a swap is not",
+                ));
+            }
         },
         "shadow" => {
             let (proposal, faults, skew) = receive_proposal(request).await?;
@@ -136,26 +133,13 @@ pub(super) async fn change(
             return Err(Refused(StatusCode::NOT_FOUND, message.to_owned()));
         }
     };
-    let answers = shared.answers.clone();
-    let changed = spawn_blocking(move || {
-        // Until it is done, also when whoever asked has hung up.
-        let _place = place;
-        answers.change(&service, action)
-    })
-    .await;
-    Ok(Json(changed.unwrap_or_else(|error| Err(error.into()))?))
+    Ok(Json(shared.carry_out(place, move |answers| answers.change(&service, action)).await??))
 }
 
 /// `POST /v1/reload`.
 pub(super) async fn reload(State(shared): State<Shared>) -> Result<Json<ReloadSnapshot>, Refused> {
-    let place = place(&shared)?;
-    let answers = shared.answers.clone();
-    let reloaded = spawn_blocking(move || {
-        let _place = place;
-        answers.reload()
-    })
-    .await;
-    Ok(Json(reloaded.unwrap_or_else(|error| Err(error.into()))?))
+    let place = shared.place()?;
+    Ok(Json(shared.carry_out(place, |answers| answers.reload()).await??))
 }
 
 /// `POST /v1/preview`.
@@ -163,25 +147,11 @@ pub(super) async fn preview(
     State(shared): State<Shared>,
     request: Request,
 ) -> Result<Json<ReloadSnapshot>, Refused> {
-    let place = place(&shared)?;
+    let place = shared.place()?;
     let octets = receive(request.into_body(), FILE_OCTETS_MAX).await?;
-    let text =
-        String::from_utf8(octets.into()).map_err(|_| bad("a configuration is UTF-8 text"))?;
-    let answers = shared.answers.clone();
-    let previewed = spawn_blocking(move || {
-        let _place = place;
-        answers.preview(&text)
-    })
-    .await;
-    Ok(Json(previewed.unwrap_or_else(|error| Err(error.into()))?))
-}
-
-/// The right to change something, before anything is received for it.
-pub(super) fn place(shared: &Shared) -> Result<OwnedSemaphorePermit, Refused> {
-    Arc::clone(&shared.changes).try_acquire_owned().map_err(|_| {
-        let message = format!("{CHANGES_MAX} changes are under way; try again in a moment");
-        Refused(StatusCode::SERVICE_UNAVAILABLE, message)
-    })
+    let text = String::from_utf8(octets.into())
+        .map_err(|_| Refused::bad("a configuration is UTF-8 text"))?;
+    Ok(Json(shared.carry_out(place, move |answers| answers.preview(&text)).await??))
 }
 
 /// A plugin, and when its trial would end.
@@ -201,10 +171,10 @@ async fn receive_proposal(
         Some(WASM) => {
             let query = Query::<ModuleQuery>::from_request_parts(&mut parts, &()).await;
             let Query(ModuleQuery { name, config, faults, skew }) =
-                query.map_err(|error: QueryRejection| bad(error.body_text()))?;
+                query.map_err(|error: QueryRejection| Refused::bad(error.body_text()))?;
             check_name(&name)?;
             if let Some(Err(error)) = config.as_deref().map(serde_json::from_str::<Value>) {
-                return Err(bad(format!("`config` is not JSON: {error}")));
+                return Err(Refused::bad(format!("`config` is not JSON: {error}")));
             }
             let octets = receive(body, MODULE_BODY_OCTETS_MAX).await?.into();
             let plugin = ProposedPlugin::Module { name, octets };
@@ -221,18 +191,23 @@ async fn receive_proposal(
 
 fn check_name(name: &str) -> Result<(), Refused> {
     if !is_name(name) {
-        return Err(bad("`name` must be 1 to 63 letters, digits, `.`, `_` or `-`, the first a \
-                        letter or digit"));
+        return Err(Refused::bad(
+            "`name` must be 1 to 63 letters, digits, `.`, `_` or `-`, the first a \
+                        letter or digit",
+        ));
     }
     if builtin::NAMES.contains(&name) {
-        return Err(bad(format!("{name} is the name of a built-in; give the module another")));
+        return Err(Refused::bad(format!(
+            "{name} is the name of a built-in; give the module another"
+        )));
     }
     Ok(())
 }
 
 pub(super) async fn receive_json<T: DeserializeOwned>(body: Body) -> Result<T, Refused> {
     let octets = receive(body, JSON_BODY_OCTETS_MAX).await?;
-    serde_json::from_slice(&octets).map_err(|error| bad(format!("not what is wanted: {error}")))
+    serde_json::from_slice(&octets)
+        .map_err(|error| Refused::bad(format!("not what is wanted: {error}")))
 }
 
 pub(super) async fn receive(body: Body, octets_max: usize) -> Result<Bytes, Refused> {
@@ -249,43 +224,11 @@ pub(super) async fn receive(body: Body, octets_max: usize) -> Result<Bytes, Refu
         Ok(Err(error)) if error.source().is_some_and(|error| error.is::<LengthLimitError>()) => {
             Err(too_large())
         }
-        Ok(Err(error)) => Err(bad(format!("the request broke off: {error}"))),
+        Ok(Err(error)) => Err(Refused::bad(format!("the request broke off: {error}"))),
         Err(_) => {
             let seconds = BODY_TIME_MAX.as_secs();
             let message = format!("the request did not come to its end within {seconds} s");
             Err(Refused(StatusCode::REQUEST_TIMEOUT, message))
         }
-    }
-}
-
-pub(super) fn bad(message: impl Into<String>) -> Refused {
-    Refused(StatusCode::BAD_REQUEST, message.into())
-}
-
-impl From<ChangeError> for Refused {
-    fn from(error: ChangeError) -> Self {
-        let status = match &error {
-            ChangeError::NoService { .. } | ChangeError::NoServer { .. } => StatusCode::NOT_FOUND,
-            ChangeError::SeveralServers { .. } => StatusCode::BAD_REQUEST,
-            ChangeError::Seat(SeatError::NoPast | SeatError::NoTrial | SeatError::NotRecorded) => {
-                StatusCode::CONFLICT
-            }
-            ChangeError::NoPlugin { .. } | ChangeError::Unfit { .. } | ChangeError::Seat(_) => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
-            ChangeError::Panicked(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Self(status, error.to_string())
-    }
-}
-
-impl From<ReloadError> for Refused {
-    fn from(error: ReloadError) -> Self {
-        let status = match &error {
-            ReloadError::Config(_) | ReloadError::Seat { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            ReloadError::Restart(_) | ReloadError::Route(_) => StatusCode::CONFLICT,
-            ReloadError::Panicked(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Self(status, error.to_string())
     }
 }

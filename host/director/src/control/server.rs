@@ -1,72 +1,42 @@
 //! The director's end of the control socket.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 use std::{fmt, io};
 
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path as UrlPath, Query, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::Router;
+use axum::http::StatusCode;
 use axum::routing::{MethodRouter, get, post};
-use axum::{Json, Router};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::{Service, service_fn};
-use hyper::{Method, Request};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use serde::Deserialize;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use hyper::Method;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
-use tokio::time::timeout;
-use tokio_io_timeout::TimeoutStream;
-
 use wvs_core::explain::Question;
-use wvs_core::service::Protocol;
 use wvs_plugin::InstanceError;
 
-use super::access::Guard;
-use super::capture::{Allowance, capture};
-use super::change::{ACTIONS, CHANGES_MAX, bad, change, preview, reload};
+use super::capture::capture;
+use super::change::{ACTIONS, change, preview, reload};
+use super::look::{connections, explain, plugins, recording, scrape, services, stats};
+use super::refused::Refused;
 use super::servers::{SERVER_ACTIONS, change_server};
 use super::snapshot::{
     ChangeSnapshot, ConnectionFilter, ConnectionList, ExplanationSnapshot, PluginsSnapshot,
-    Refusal, ReloadSnapshot, ServerStanding, ServicesSnapshot, StatsSnapshot,
+    ReloadSnapshot, ServerStanding, ServicesSnapshot, StatsSnapshot,
 };
+use super::visit::accept;
 use super::{
-    CAPTURES, CONNECTIONS, CONNECTIONS_LISTED_MAX, ControlSocket, EXPLAIN, METRICS, PLUGINS,
-    PREVIEW, RECORDING, RELOAD, SERVICES, STATS, TokenListener, scheduler_path, server_path,
+    CAPTURES, CONNECTIONS, ControlSocket, EXPLAIN, METRICS, PLUGINS, PREVIEW, RECORDING, RELOAD,
+    SERVICES, STATS, TokenListener, scheduler_path, server_path,
 };
-use crate::metrics;
 use crate::operation::reload::ReloadError;
 use crate::operation::servers::ServerAction;
 use crate::operation::{Action, ChangeError};
 use crate::tap::{CaptureRefusal, CaptureRequest, Recording};
 
-/// Connections at once by the socket, and as many over TCP; the next one waits. Listings take microseconds, so more would only be a
-/// way to use memory.
-const CONNECTIONS_MAX: usize = 16;
+/// Changes under way at once: each may hold a module in memory, and compiling takes turns anyway.
+pub(super) const CHANGES_MAX: usize = 4;
 
-/// How long a connection may take from its first octet to its last, and so how long a sluggish
-/// client may keep others waiting. Large plugins take seconds to compile.
-const CONNECTION_TIME_MAX: Duration = Duration::from_secs(60);
-
-/// How long a client may take to send its request.
-const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
-
-/// How long a client may take none of an answer. What it does not take stays in memory.
-pub(super) const STALL_TIME_MAX: Duration = Duration::from_secs(5);
-
-/// The longest head of a request in octets. The configuration of a module that is sent is in it.
-const REQUEST_OCTETS_MAX: usize = 64 << 10;
-
-/// How long to wait after the operating system refused to accept, for want of file descriptors
-/// say.
-const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(1);
+/// Looks under way at once; the next one waits. A listing of the largest configuration takes
+/// megabytes, and an explanation a copy of a plugin's memory.
+const LOOKS_MAX: usize = 4;
 
 /// Who knows what is asked and does what is wished.
 pub trait Answers: Send + Sync + 'static {
@@ -139,15 +109,49 @@ pub trait Answers: Send + Sync + 'static {
 pub(super) struct Shared {
     pub(super) answers: Arc<dyn Answers>,
     /// Places for those that change something.
-    pub(super) changes: Arc<Semaphore>,
+    changes: Arc<Semaphore>,
+    /// Places for those that only look.
+    looks: Arc<Semaphore>,
 }
 
-/// That a request gets no answer, and why, in a sentence.
-pub(super) struct Refused(pub(super) StatusCode, pub(super) String);
+impl Shared {
+    fn new(answers: Arc<dyn Answers>) -> Self {
+        let places = |count| Arc::new(Semaphore::new(count));
+        Self { answers, changes: places(CHANGES_MAX), looks: places(LOOKS_MAX) }
+    }
 
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        (self.0, Json(Refusal { error: self.1 })).into_response()
+    /// The right to change something, before anything is received for it.
+    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, Refused> {
+        Arc::clone(&self.changes).try_acquire_owned().map_err(|_| {
+            let message = format!("{CHANGES_MAX} changes are under way; try again in a moment");
+            Refused(StatusCode::SERVICE_UNAVAILABLE, message)
+        })
+    }
+
+    /// Does what may take a while, where nobody else waits for it, and keeps `place` until it is
+    /// done: also when whoever asked has hung up.
+    pub(super) async fn carry_out<T: Send + 'static>(
+        &self,
+        place: OwnedSemaphorePermit,
+        work: impl FnOnce(&dyn Answers) -> T + Send + 'static,
+    ) -> Result<T, Refused> {
+        let answers = Arc::clone(&self.answers);
+        let carried_out = spawn_blocking(move || {
+            let _place = place;
+            work(&*answers)
+        });
+        Ok(carried_out.await?)
+    }
+
+    /// The same for what changes nothing, when it has its turn.
+    pub(super) async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&dyn Answers) -> T + Send + 'static,
+    ) -> Result<T, Refused> {
+        match Arc::clone(&self.looks).acquire_owned().await {
+            Ok(place) => self.carry_out(place, look).await,
+            Err(_closed) => unreachable!("nobody closes it"),
+        }
     }
 }
 
@@ -235,8 +239,7 @@ impl ControlServer {
     /// The operating system does not let the runtime watch the socket.
     pub fn start(socket: ControlSocket, answers: Arc<dyn Answers>) -> io::Result<Self> {
         let doorway = socket.listener()?;
-        let shared = Shared { answers, changes: Arc::new(Semaphore::new(CHANGES_MAX)) };
-        let router = Routes::all().router.with_state(shared);
+        let router = Routes::all().router.with_state(Shared::new(answers));
         let tasks = vec![tokio::spawn(accept(doorway, None, router.clone()))];
         Ok(Self { socket, router, tasks })
     }
@@ -269,203 +272,9 @@ impl Drop for ControlServer {
     }
 }
 
-/// Where clients come in.
-trait Doorway: Send + Sync + 'static {
-    type Stream: AsyncRead + AsyncWrite + Send + 'static;
-
-    /// The next client, and its address if it has one.
-    fn next(&self) -> impl Future<Output = io::Result<(Self::Stream, Option<IpAddr>)>> + Send;
-}
-
-impl Doorway for UnixListener {
-    type Stream = UnixStream;
-
-    async fn next(&self) -> io::Result<(UnixStream, Option<IpAddr>)> {
-        let (stream, _) = self.accept().await?;
-        Ok((stream, None))
-    }
-}
-
-impl Doorway for TcpListener {
-    type Stream = TcpStream;
-
-    async fn next(&self) -> io::Result<(TcpStream, Option<IpAddr>)> {
-        let (stream, from) = self.accept().await?;
-        Ok((stream, Some(from.ip())))
-    }
-}
-
-/// Lets clients in, so many at once. Each doorway has places of its own, so that whoever crowds one
-/// of them is not in the way of others.
-async fn accept<D: Doorway>(doorway: D, guard: Option<Arc<Guard>>, router: Router) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        match doorway.next().await {
-            Ok((stream, from)) => {
-                let visit = Visit { guard: guard.clone().zip(from), router: router.clone() };
-                tokio::spawn(async move {
-                    visit.serve(stream).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the control socket cannot accept connections");
-                tokio::time::sleep(PAUSE_AFTER_REFUSAL).await;
-            }
-        }
-    }
-}
-
-/// What one client is served with.
-struct Visit {
-    /// Who has to let it in, if anybody, and where it comes from.
-    guard: Option<(Arc<Guard>, IpAddr)>,
-    router: Router,
-}
-
-impl Visit {
-    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Send + 'static) {
-        let mut stream = TimeoutStream::new(stream);
-        // Reading has limits of its own, for heads and for bodies.
-        stream.set_write_timeout(Some(STALL_TIME_MAX));
-        let (allowance, mut allowed_until) = Allowance::of(CONNECTION_TIME_MAX);
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(allowance.clone());
-            let admitted = match &self.guard {
-                Some((guard, from)) => {
-                    guard.admit(*from, request.headers().get(header::AUTHORIZATION))
-                }
-                None => Ok(()),
-            };
-            let router = TowerToHyperService::new(self.router.clone());
-            async move {
-                match admitted {
-                    Ok(()) => router.call(request).await,
-                    Err(denial) => Ok(denial.into_response()),
-                }
-            }
-        });
-        let mut connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(REQUEST_TIME_MAX)
-            .max_buf_size(REQUEST_OCTETS_MAX)
-            .keep_alive(false)
-            .serve_connection(TokioIo::new(Box::pin(stream)), service);
-        let outcome = tokio::select! {
-            outcome = &mut connection => Some(outcome),
-            () = allowed_until.run_out() => None,
-        };
-        match outcome {
-            Some(Ok(())) => {}
-            Some(Err(error)) => {
-                tracing::debug!(%error, "a control connection ended early");
-                if error.is_timeout() {
-                    let mut stream = connection.into_parts().io.into_inner();
-                    // Who is too slow to ask may be too slow to listen.
-                    let _ = timeout(STALL_TIME_MAX, stream.write_all(&too_slow())).await;
-                }
-            }
-            None => tracing::debug!("a control connection took too long"),
-        }
-    }
-}
-
-/// The answer to half a request.
-fn too_slow() -> Vec<u8> {
-    let seconds = REQUEST_TIME_MAX.as_secs();
-    let error = format!("the request's head did not come to its end within {seconds} s");
-    let body = serde_json::to_string(&Refusal { error }).unwrap_or_default();
-    format!(
-        "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
-}
-
-async fn services(State(shared): State<Shared>) -> Json<ServicesSnapshot> {
-    Json(shared.answers.services())
-}
-
-async fn stats(State(shared): State<Shared>) -> Json<StatsSnapshot> {
-    Json(shared.answers.stats())
-}
-
-async fn plugins(State(shared): State<Shared>) -> Json<PluginsSnapshot> {
-    Json(shared.answers.plugins())
-}
-
-async fn scrape(State(shared): State<Shared>) -> Result<impl IntoResponse, Refused> {
-    let text = spawn_blocking(move || shared.answers.metrics()).await.map_err(ChangeError::from)?;
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
-}
-
-async fn connections(
-    State(shared): State<Shared>,
-    query: Result<Query<ConnectionFilter>, QueryRejection>,
-) -> Result<Json<ConnectionList>, Refused> {
-    let Query(filter) = query.map_err(|error| bad(error.body_text()))?;
-    if filter.limit.is_some_and(|limit| limit > CONNECTIONS_LISTED_MAX) {
-        return Err(bad(format!(
-            "at most {CONNECTIONS_LISTED_MAX} connections are listed at once"
-        )));
-    }
-    let listed = spawn_blocking(move || {
-        let list = shared.answers.connections(&filter);
-        list.ok_or(ChangeError::NoService { service: filter.service.unwrap_or_default() })
-    });
-    Ok(Json(listed.await.unwrap_or_else(|error| Err(error.into()))?))
-}
-
-/// The packet in question.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ExplainQuery {
-    from: SocketAddr,
-    to: SocketAddr,
-    protocol: String,
-}
-
-async fn explain(
-    State(shared): State<Shared>,
-    query: Result<Query<ExplainQuery>, QueryRejection>,
-) -> Result<Json<ExplanationSnapshot>, Refused> {
-    let Query(ExplainQuery { from, to, protocol }) =
-        query.map_err(|error| bad(error.body_text()))?;
-    if from.is_ipv4() != to.is_ipv4() {
-        return Err(bad("a packet's source and destination are of one family"));
-    }
-    let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Icmp]
-        .into_iter()
-        .find(|known| known.name() == protocol)
-        .ok_or_else(|| bad(format!("`{protocol}` is no protocol; use tcp, udp or icmp")))?;
-    let explained =
-        spawn_blocking(move || shared.answers.explain(&Question { protocol, from, to }));
-    match explained.await {
-        Ok(Ok(explanation)) => Ok(Json(explanation)),
-        Ok(Err(error)) => {
-            let message = format!("no copy of the plugin can be made to be asked: {error}");
-            Err(Refused(StatusCode::INTERNAL_SERVER_ERROR, message))
-        }
-        Err(error) => Err(ChangeError::from(error).into()),
-    }
-}
-
-async fn recording(
-    State(shared): State<Shared>,
-    service: Result<UrlPath<String>, PathRejection>,
-) -> Result<Vec<u8>, Refused> {
-    let UrlPath(service) = service.map_err(|error| bad(error.body_text()))?;
-    let dumped = spawn_blocking(move || shared.answers.recording(&service));
-    Ok(dumped.await.unwrap_or_else(|error| Err(error.into()))?)
-}
-
 async fn unknown() -> Refused {
-    let message = format!(
-        "nothing is here; ask for {SERVICES}, {STATS}, {PLUGINS}, {METRICS} or {CONNECTIONS}"
-    );
-    Refused(StatusCode::NOT_FOUND, message)
+    let looks = [SERVICES, STATS, PLUGINS, METRICS, CONNECTIONS, EXPLAIN].join(", ");
+    Refused(StatusCode::NOT_FOUND, format!("nothing is here; there are {looks} and others"))
 }
 
 async fn other_method() -> Refused {

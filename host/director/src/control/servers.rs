@@ -11,12 +11,12 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use tokio::task::spawn_blocking;
 use wvs_core::real_server::WEIGHT_MAX;
 use wvs_core::roster::Parting;
 
-use super::change::{bad, place, receive_json};
-use super::server::{Refused, Shared};
+use super::change::receive_json;
+use super::refused::Refused;
+use super::server::{Answers, Shared};
 use super::snapshot::ServerStanding;
 use crate::config::units::parse_duration;
 use crate::operation::servers::ServerAction;
@@ -69,22 +69,21 @@ pub(super) async fn change_server(
     path: Result<Path<(String, String, String)>, PathRejection>,
     request: Request,
 ) -> Result<Json<ServerStanding>, Refused> {
-    let place = place(&shared)?;
-    let Path((service, server, action)) = path.map_err(|error| bad(error.body_text()))?;
+    let place = shared.place()?;
+    let Path((service, server, action)) = path.map_err(|error| Refused::bad(error.body_text()))?;
     let action = match &*action {
         "weight" => {
             let WeightRequest { weight } = receive_json(request.into_body()).await?;
             if weight.is_some_and(|weight| weight > WEIGHT_MAX) {
-                return Err(bad(format!("`weight` must be 0 to {WEIGHT_MAX}")));
+                return Err(Refused::bad(format!("`weight` must be 0 to {WEIGHT_MAX}")));
             }
             ServerAction::Weight(weight)
         }
         "drain" => {
             let DrainRequest { deadline, then } = receive_json(request.into_body()).await?;
-            let deadline = deadline
-                .map(|deadline| parse_duration(&deadline))
-                .transpose()
-                .map_err(|error| bad(format!("`deadline`: {error}; write it as in 5m or 30s")))?;
+            let deadline = deadline.map(|deadline| parse_duration(&deadline)).transpose().map_err(
+                |error| Refused::bad(format!("`deadline`: {error}; write it as in 5m or 30s")),
+            )?;
             ServerAction::Drain { deadline, then: then.map(Into::into) }
         }
         "enable" => ServerAction::Enable,
@@ -94,12 +93,6 @@ pub(super) async fn change_server(
             return Err(Refused(StatusCode::NOT_FOUND, message.to_owned()));
         }
     };
-    let answers = shared.answers.clone();
-    let changed = spawn_blocking(move || {
-        // Until it is done, also when whoever asked has hung up.
-        let _place = place;
-        answers.change_server(&service, &server, action)
-    })
-    .await;
-    Ok(Json(changed.unwrap_or_else(|error| Err(error.into()))?))
+    let change = move |answers: &dyn Answers| answers.change_server(&service, &server, action);
+    Ok(Json(shared.carry_out(place, change).await??))
 }

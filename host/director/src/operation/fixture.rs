@@ -11,6 +11,7 @@ use wvs_plugin::Host;
 use super::{Operation, Parts, Ways};
 use crate::clock::Clock;
 use crate::config::Reading;
+use crate::connection_log::ConnectionLog;
 use crate::deployment::Deployment;
 use crate::route::{RouteError, RouteNeeds};
 use crate::run::director_config;
@@ -81,8 +82,19 @@ impl Fixture {
         let deployment = Deployment::new(&config, &HOST, || 0, clock.now()).unwrap();
         let Deployment { services, seats, numbers } = deployment;
         let director = Arc::new(Director::new(director_config(&config, 0), services));
-        let (host, ways) = (HOST.clone(), Box::new(NoWays));
-        Operation::new(Parts { host, director, clock, ways, seats, numbers, config, file })
+        let connection_log = ConnectionLog::new(Arc::clone(&director), clock);
+        connection_log.apply(config.connection_log.as_ref()).unwrap();
+        Operation::new(Parts {
+            host: HOST.clone(),
+            director,
+            clock,
+            ways: Box::new(NoWays),
+            connection_log,
+            seats,
+            numbers,
+            config,
+            file,
+        })
     }
 }
 

@@ -16,6 +16,7 @@ use super::step::{self, Done, Step, StepError, TrialStep};
 use super::{Filed, Operation, Works, name, tell_swap};
 use crate::config::units::Percent;
 use crate::config::{Config, ConfigError, Reading, SchedulerConfig, ServiceConfig};
+use crate::connection_log::OpenError;
 use crate::control::snapshot::{
     GenerationSnapshot, ReloadSnapshot, ServerChange, ServerReload, ServiceFate, ServiceReload,
     TrialReload,
@@ -38,6 +39,9 @@ pub enum ReloadError {
          {}; restart the director to use it", .0.join(", ")
     )]
     Restart(Vec<String>),
+    /// The connection log that the file wants cannot be written.
+    #[error("{0}; the old one goes on")]
+    ConnectionLog(#[from] OpenError),
     /// Packets cannot be led to the director as the file wants it.
     #[error(transparent)]
     Route(#[from] RouteError),
@@ -93,7 +97,12 @@ impl Operation {
         let works = &mut *self.works();
         let seats = self.seats();
         let plan = self.plan(works, &seats, Reading::of_file(&self.file))?;
-        self.put_to_work(works, plan)
+        let log = self.connection_log.open(plan.config.connection_log.as_ref())?;
+        let reloaded = self.put_to_work(works, plan)?;
+        if let Err(error) = self.connection_log.put_to_work(log) {
+            tracing::warn!("connections are not logged: {error}");
+        }
+        Ok(reloaded)
     }
 
     /// Says what a reload would change if the configuration's file had this text, and changes
@@ -248,7 +257,7 @@ impl Operation {
         }
         let settings = snapshot.settings.join(", ");
         tracing::info!(changed = snapshot.services.len(), settings, "configuration reloaded");
-        self.reloaded.notify_one();
+        self.reloads.send_replace(());
         Ok(snapshot)
     }
 
@@ -314,11 +323,12 @@ fn plan_kept<'s>(
         (roster.members().collect::<Vec<_>>(), leaving, roster.sorry().cloned())
     });
     let known = |address: SocketAddr| {
-        let member = present.iter().find(|member| member.server.address() == address).cloned();
-        // One that was taken out and comes back is the one that it was.
+        let member = present.iter().find(|member| member.server.address() == address);
+        let member = member.map(|member| (Arc::clone(&member.server), Some(member.standing)));
+        // One that was taken out and comes back is the one that it was, but is checked anew.
         member.or_else(|| {
             let server = leaving.iter().find(|server| server.address() == address)?;
-            Some(Member { server: Arc::clone(server), standing: Default::default() })
+            Some((Arc::clone(server), None))
         })
     };
     let members = deployment::members(service, terms, &mut works.numbers, known);
@@ -430,6 +440,15 @@ fn plan_scheduler<'s>(
 
     // A plugin that could not be loaded was reported already.
     let Some(wanted) = modules.generation(plugin, config.as_deref()) else { return (step, told) };
+    let has_other_servers = !is_same_list(servers, &seat.service().servers());
+    // What goes on goes on with these servers.
+    let probe = |kept: &Generation| {
+        if has_other_servers {
+            kept.module.probe(kept.config.as_deref(), servers).map(drop)
+        } else {
+            Ok(())
+        }
+    };
     let (number, at_work) = seat.at_work();
     if !is_same(&wanted, &at_work) {
         if number != filed.at_work {
@@ -440,9 +459,7 @@ fn plan_scheduler<'s>(
             Ok(next) => step.seat(next),
             Err(cause) => misfits.push(Misfit::of_service(service, cause)),
         }
-    } else if !is_same_list(servers, &seat.service().servers())
-        && let Err(cause) = at_work.module.probe(at_work.config.as_deref(), servers)
-    {
+    } else if let Err(cause) = probe(&at_work) {
         misfits.push(Misfit::of_service(service, cause));
     }
 
@@ -467,6 +484,9 @@ fn plan_scheduler<'s>(
                 && is_same(&wanted, &candidate)
                 && report.limits == shadow.limits =>
         {
+            if let Err(cause) = probe(&candidate) {
+                misfits.push(Misfit::of_shadow(service, cause));
+            }
             if report.share != shadow.share.hundredths() {
                 let plugin = candidate.module.name().to_owned();
                 let candidate = GenerationSnapshot { generation, plugin };
@@ -580,6 +600,23 @@ mod tests {
         fixture.configure(&elsewhere, &["mine", "{ plugin: mine, config: 1 }", "rr"]);
         let reload = operation.reload().unwrap();
         assert_eq!((reload.settings, reload.services.len()), (vec!["metrics".to_owned()], 0));
+    }
+
+    #[test]
+    fn connection_log_that_cannot_be_written_changes_nothing() {
+        let fixture = Fixture::new();
+        fixture.configure("", &["rr"]);
+        let operation = fixture.start();
+        fixture.configure("connection_log: { file: nowhere/connections.log }", &["wlc"]);
+        let error = operation.reload().unwrap_err().to_string();
+        assert!(error.contains("nowhere/connections.log: No such file"), "{error}");
+        assert_eq!(at_work(&operation, 0), ("rr".to_owned(), 1));
+        assert!(!operation.connection_log().is_on());
+
+        fixture.configure("connection_log: { file: connections.log }", &["wlc"]);
+        operation.reload().unwrap();
+        assert_eq!(at_work(&operation, 0).0, "wlc");
+        assert!(operation.connection_log().is_on());
     }
 
     #[test]

@@ -33,10 +33,11 @@ pub(super) async fn watch(
     let mut passives = Passives::default();
     let mut looks = interval(LOOK_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut reloads = operation.reloads();
     follow(&operation, &checkers, &mut passives);
     loop {
         tokio::select! {
-            () = operation.reloaded() => follow(&operation, &checkers, &mut passives),
+            Ok(()) = reloads.changed() => follow(&operation, &checkers, &mut passives),
             Some(news) = news.recv() => take(&operation, &checkers, news),
             _ = looks.tick() => passives.look(&operation, start.elapsed()),
         }

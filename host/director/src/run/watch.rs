@@ -73,7 +73,7 @@ impl Sums {
             fragments_evicted: state.director.fragments().evicted,
             write_errors: state.device_counters.write_errors(),
             queue_full: state.device_counters.queue_full(),
-            unlogged: (&state.connection_log).into(),
+            unlogged: state.operation.connection_log().into(),
             services: seats.iter().map(|seat| (name(seat), ServiceSums::of(seat))).collect(),
         }
     }
@@ -108,7 +108,7 @@ impl Sums {
         }
         let refused = self.unlogged.not_written.saturating_sub(last.unlogged.not_written);
         if refused > 0 {
-            let error = state.connection_log.latest_error();
+            let error = state.operation.connection_log().latest_error();
             tracing::warn!(lines = refused, error, "the connection log cannot be written");
         }
         let lost = self.unlogged.queue_full.saturating_sub(last.unlogged.queue_full);

@@ -1,8 +1,11 @@
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::super::access::AccessCounters;
@@ -10,6 +13,9 @@ use super::super::change::BODY_TIME_MAX;
 use super::super::snapshot::{
     AdminSnapshot, ConnectionSnapshot, ConnectionsSnapshot, DeviceSnapshot, FragmentsSnapshot,
     GenerationSnapshot, PacketsSnapshot,
+};
+use super::super::visit::{
+    CONNECTION_TIME_MAX, CONNECTIONS_MAX, REQUEST_OCTETS_MAX, REQUEST_TIME_MAX, STALL_TIME_MAX,
 };
 use super::super::{AskError, Message, ask, fetch, receive, tell};
 use wvs_core::director::Director;
@@ -576,6 +582,7 @@ async fn what_cannot_be_done_is_refused_with_a_reason_and_nothing_is_changed() {
         (400, "at most 100000", get_connections("limit=100001")),
         (404, "no service other", get_connections("service=other")),
         (400, "unknown field", get_connections("servce=web")),
+        (400, "`AWAKE` is no state", get_connections("state=AWAKE")),
     ];
     for (expected, reason, request) in requests {
         let (status, answer) = answer(&server, &request).await;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use wvs_core::connection::Connection;
+use wvs_core::connection::state::State;
 use wvs_core::packet::address::Address;
 use wvs_core::time::Moment;
 
@@ -23,8 +24,8 @@ pub struct ConnectionFilter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<IpAddr>,
     /// Those in this state, as listings name it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "state_name")]
+    pub state: Option<State>,
     /// The most to list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
@@ -41,9 +42,31 @@ impl ConnectionFilter {
         let client = connection.original().source.into();
         self.client.as_ref().is_none_or(|network| network.contains(client))
             && self.server.is_none_or(|server| server == connection.server_address().ip())
-            && self.state.as_ref().is_none_or(|name| {
-                connection.state().is_some_and(|state| state.name().eq_ignore_ascii_case(name))
-            })
+            && self.state.is_none_or(|state| connection.state() == Some(state))
+    }
+}
+
+/// A state by the name that listings have for it.
+mod state_name {
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+    use wvs_core::connection::state::State;
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(
+        state: &Option<State>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match state {
+            Some(state) => serializer.serialize_str(state.name()),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<State>, D::Error> {
+        String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
     }
 }
 
