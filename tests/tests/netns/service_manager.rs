@@ -11,9 +11,9 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
-use crate::director::{DirectorProcess, command};
+use crate::director::{DirectorProcess, WVS, command};
 use crate::server::web_servers;
-use crate::stage::{PATIENCE, SERVER_PORT, Stage, wait_until};
+use crate::stage::{PATIENCE, SERVER_PORT, Stage, run_well, wait_until};
 
 trials! {
     once service_manager_hears_of_start_reload_and_end,
@@ -83,10 +83,18 @@ fn service_manager_hears_of_start_reload_and_end() {
     assert!(micros.trim_end().parse::<u64>().is_ok_and(|micros| micros > 0), "{reloading}");
     assert_eq!(listener.hear(), "READY=1\nSTATUS=1 service, 2 real servers\n");
 
+    // By the control socket, of which the service manager need not know.
+    let text = fs::read_to_string(&config).unwrap();
+    let (with_one_server, _) = text.trim_end().rsplit_once('\n').unwrap();
+    fs::write(&config, with_one_server).unwrap();
+    let socket = stage.socket_of("wvs");
+    run_well(&stage.lab.director, WVS, &["reload", "--socket", &socket.to_string_lossy()]);
+    assert_eq!(listener.hear(), "STATUS=1 service, 1 real server\n");
+
     fs::write(&config, "services: nonsense\n").unwrap();
     director.signal(Signal::SIGHUP);
     assert!(listener.hear().starts_with("RELOADING=1\n"));
-    let refused = "READY=1\nSTATUS=1 service, 2 real servers; the last reload was refused\n";
+    let refused = "READY=1\nSTATUS=1 service, 1 real server; the last reload was refused\n";
     assert_eq!(listener.hear(), refused);
 
     director.stop();

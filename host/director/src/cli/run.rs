@@ -155,6 +155,7 @@ async fn obey(
                 if let Err(error) = &reloaded {
                     tracing::warn!("SIGHUP: nothing was changed: {error}");
                 }
+                reloads.mark_unchanged();
                 let refused = if reloaded.is_err() { "; the last reload was refused" } else { "" };
                 manager.ready(&format!("{}{refused}", status(&running.config()))).await;
             }
