@@ -118,10 +118,7 @@ impl Director {
             Err(DropReason::PoolExhausted) => {
                 refuse_for_lack(service, transport, DropReason::PoolExhausted).map(Opened::Decision)
             }
-            Ok(connection) => {
-                server.terms().templates.bind(source, &server, now);
-                Ok(Opened::Connection(connection))
-            }
+            Ok(connection) => Ok(Opened::Connection(connection)),
             Err(reason) => Err(reason),
         }
     }

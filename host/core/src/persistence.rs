@@ -74,6 +74,8 @@ pub struct Template {
     pub server: Arc<RealServer>,
     /// The generation of the scheduler that chose it; 0 when the director did.
     pub generation: u16,
+    /// When it was made. Connections from before are none of its own.
+    pub since: Moment,
     /// When it expires, unless connections keep it alive.
     pub expires: Moment,
     /// Connections that live by it.
@@ -145,10 +147,10 @@ impl Templates {
         }
     }
 
-    /// A connection of `client` to `server` was opened.
-    pub(crate) fn bind(&self, client: IpAddr, server: &RealServer, now: Moment) {
+    /// A connection of `client` to `server` is opened. To be told before anybody can end it.
+    pub(crate) fn bind(&self, client: IpAddr, server: &RealServer, opened: Moment) {
         if self.are_on() {
-            self.lock().bind(client, server, now);
+            self.lock().bind(client, server, opened);
         }
     }
 
@@ -159,10 +161,10 @@ impl Templates {
         }
     }
 
-    /// A connection of `client` to `server` is over.
-    pub(crate) fn release(&self, client: IpAddr, server: &RealServer) {
+    /// A connection of `client` to `server`, opened at that time, is over.
+    pub(crate) fn release(&self, client: IpAddr, server: &RealServer, opened: Moment) {
         if self.are_on() {
-            self.lock().release(client, server);
+            self.lock().release(client, server, opened);
         }
     }
 
@@ -191,6 +193,16 @@ impl Book {
         (is_kept && !template.is_over(now)).then_some(template)
     }
 
+    /// The same for a connection that is to be opened by it.
+    pub(crate) fn follow(&mut self, client: IpAddr, now: Moment) -> Option<&Template> {
+        self.find(client, now)?;
+        let key = self.key(client);
+        let template = self.templates.get_mut(&key)?;
+        // The clock of the thread that made it may be a packet ahead.
+        template.since = template.since.min(now);
+        Some(template)
+    }
+
     /// Notes a client's server, in place of the one it may have had. Whether there was room.
     fn note(
         &mut self,
@@ -203,7 +215,8 @@ impl Book {
         self.sweep(now, LOOKS_PER_OPENING);
         let key = self.key(client);
         let expires = now.after(persistence.timeout);
-        let template = Template { server: Arc::clone(server), generation, expires, connections: 0 };
+        let server = Arc::clone(server);
+        let template = Template { server, generation, since: now, expires, connections: 0 };
         if let Some(present) = self.templates.get_mut(&key) {
             *present = template;
             return true;
@@ -216,26 +229,37 @@ impl Book {
         true
     }
 
-    fn bind(&mut self, client: IpAddr, server: &RealServer, now: Moment) {
-        if let Some(template) = self.renew(client, server, now) {
+    fn bind(&mut self, client: IpAddr, server: &RealServer, opened: Moment) {
+        self.renew(client, server, opened);
+        if let Some(template) = self.of_connection(client, server, opened) {
             template.connections = template.connections.saturating_add(1);
         }
     }
 
-    fn renew(&mut self, client: IpAddr, server: &RealServer, now: Moment) -> Option<&mut Template> {
-        let expires = now.after(self.persistence?.timeout);
+    fn renew(&mut self, client: IpAddr, server: &RealServer, now: Moment) {
+        let Some(Persistence { timeout, .. }) = self.persistence else { return };
         let key = self.key(client);
-        let template = self.templates.get_mut(&key).filter(|held| held.is_of(server))?;
-        template.expires = expires;
-        Some(template)
+        if let Some(template) = self.templates.get_mut(&key).filter(|held| held.is_of(server)) {
+            template.expires = now.after(timeout);
+        }
     }
 
-    fn release(&mut self, client: IpAddr, server: &RealServer) {
-        let key = self.key(client);
-        // Connections that a former server of the client still has are none of this template's.
-        if let Some(template) = self.templates.get_mut(&key).filter(|held| held.is_of(server)) {
+    fn release(&mut self, client: IpAddr, server: &RealServer, opened: Moment) {
+        if let Some(template) = self.of_connection(client, server, opened) {
             template.connections = template.connections.saturating_sub(1);
         }
+    }
+
+    /// The template that a connection lives by. What it began with may be gone: the client has
+    /// another server now, or has this one anew.
+    fn of_connection(
+        &mut self,
+        client: IpAddr,
+        server: &RealServer,
+        opened: Moment,
+    ) -> Option<&mut Template> {
+        let key = self.key(client);
+        self.templates.get_mut(&key).filter(|held| held.is_of(server) && held.since <= opened)
     }
 
     fn sweep(&mut self, now: Moment, looks: usize) {
@@ -342,7 +366,7 @@ mod tests {
         let (templates, server) = (templates(32, 9), server(1));
         note(&templates, client(1), &server, second(0));
         templates.bind(client(1), &server, second(4));
-        templates.release(client(1), &server);
+        templates.release(client(1), &server, second(4));
         assert!(templates.find(client(1), second(13)).is_some());
         assert!(templates.find(client(1), second(14)).is_none());
         assert!(templates.find(client(2), second(1)).is_none());
@@ -359,7 +383,7 @@ mod tests {
             templates.sweep(now);
             assert!(templates.find(client(1), now).is_some());
         }
-        templates.release(client(1), &server);
+        templates.release(client(1), &server, second(0));
         assert!(templates.find(client(1), second(100)).is_none());
         templates.sweep(second(110));
         assert_eq!(templates.count(), 0);
@@ -372,8 +396,27 @@ mod tests {
         templates.bind(client(1), &old, second(0));
         note(&templates, client(1), &new, second(1));
         templates.bind(client(1), &new, second(1));
-        templates.release(client(1), &old);
+        templates.release(client(1), &old, second(0));
         assert_eq!(templates.find(client(1), second(1)).unwrap().connections, 1);
+        // Not when that one is the first one again, either.
+        note(&templates, client(1), &old, second(2));
+        templates.bind(client(1), &old, second(2));
+        templates.release(client(1), &old, second(0));
+        assert_eq!(templates.find(client(1), second(2)).unwrap().connections, 1);
+        templates.release(client(1), &old, second(2));
+        assert_eq!(templates.find(client(1), second(2)).unwrap().connections, 0);
+    }
+
+    #[test]
+    fn connection_of_a_thread_whose_clock_is_behind_counts() {
+        let (templates, server) = (templates(32, 9), server(1));
+        let (now, behind) = (Moment::from_micros(1_000), Moment::from_micros(900));
+        note(&templates, client(1), &server, now);
+        assert!(templates.lock().follow(client(1), behind).is_some());
+        templates.bind(client(1), &server, behind);
+        assert_eq!(templates.find(client(1), now).unwrap().connections, 1);
+        templates.release(client(1), &server, behind);
+        assert_eq!(templates.find(client(1), now).unwrap().connections, 0);
     }
 
     #[test]

@@ -524,7 +524,7 @@ impl Service {
             return self.pick(request, now);
         }
         let mut book = templates.lock();
-        if let Some(template) = book.find(client, now) {
+        if let Some(template) = book.follow(client, now) {
             self.counters.persistent.count();
             let server = Arc::clone(&template.server);
             return Some(Placement { server, generation: template.generation, is_sorry: false });

@@ -313,11 +313,13 @@ impl Tables {
             connection.close();
             return Err(Refusal::Full);
         }
+        let client = connection.original.source.into();
+        let (server, opened) = (connection.server(), connection.opened());
+        server.terms().templates.bind(client, server, opened);
         let table = A::table(self);
         match table.index(&connection) {
             Ok(None) => {
                 self.counters.opened.count();
-                let server = connection.server();
                 server.traffic().count_connection();
                 server.terms().events.push(EventKind::Bound, server.id());
                 self.log.note(&connection, None);
@@ -326,6 +328,7 @@ impl Tables {
             }
             other => {
                 if connection.close().is_some() {
+                    server.terms().templates.release(client, server, opened);
                     self.live.fetch_sub(1, Relaxed);
                 }
                 other.map(|winner| winner.unwrap_or(connection))
@@ -345,7 +348,8 @@ impl Tables {
         let server = connection.server();
         let unbound = EventKind::Unbound { lifetime_ms: connection.lifetime_ms() };
         server.terms().events.push(unbound, server.id());
-        server.terms().templates.release(connection.original.source.into(), server);
+        let client = connection.original.source.into();
+        server.terms().templates.release(client, server, connection.opened());
         let table = A::table(self);
         if closed.was_half_open {
             table.half_open.leave();
