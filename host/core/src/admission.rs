@@ -3,7 +3,6 @@
 //! Where a host with IPVS hands such a packet to its local stack, a director on a TUN has none and
 //! answers itself; see [`Answer`].
 
-use core::net::SocketAddr;
 use std::sync::Arc;
 
 use wvs_abi::{Request, encode_address};
@@ -60,11 +59,8 @@ impl Director {
                         .map(Opened::Decision)
                 }
                 Protocol::Tcp | Protocol::Udp => {
-                    if tuple.protocol == Protocol::Udp
-                        && let Some((server, seen_as)) = services.one_packet(source)
-                    {
-                        let rewrite = answer_of(tuple, *seen_as).ok_or(DropReason::NoConnection)?;
-                        return Ok(Opened::Datagram(Arc::clone(server), Direction::Reply, rewrite));
+                    if let Some((server, rewrite)) = answer_of_one_packet(services, tuple) {
+                        return Ok(Opened::Datagram(server, Direction::Reply, rewrite));
                     }
                     // Only a real server's own could show its address to a client.
                     let is_ours =
@@ -225,11 +221,20 @@ impl Director {
     }
 }
 
-/// What becomes of a server's datagram that belongs to no connection. `None` in the other family.
-fn answer_of<A: Address>(tuple: &Tuple<A>, seen_as: SocketAddr) -> Option<Rewrite<A>> {
+/// The server and what becomes of its datagram, if it is of a service that opens no connections.
+pub(crate) fn answer_of_one_packet<A: Address>(
+    services: &Services,
+    tuple: &Tuple<A>,
+) -> Option<(Arc<RealServer>, Rewrite<A>)> {
+    if tuple.protocol != Protocol::Udp {
+        return None;
+    }
+    let source = (tuple.source.into(), tuple.source_port).into();
+    let (server, seen_as) = services.one_packet(source)?;
     let address = A::from_ip(seen_as.ip())?;
     let port = if seen_as.port() == 0 { tuple.source_port } else { seen_as.port() };
-    Some(Rewrite { source: Some(Endpoint { address, port }), destination: None })
+    let source = Some(Endpoint { address, port });
+    Some((Arc::clone(server), Rewrite { source, destination: None }))
 }
 
 /// What the scheduler is told of a first packet.

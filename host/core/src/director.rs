@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::admission::Opened;
+use crate::admission::{Opened, answer_of_one_packet};
 use crate::answer::{Answer, AnswerFamily, RateLimit};
 use crate::connection::state::State;
 use crate::connection::table::{Entry, TableCounters, TableLimits, Tabled, Tables};
@@ -222,16 +222,24 @@ impl Director {
         };
         // The way of the error is that of an answer to the quoted packet.
         let tuple = quoted.inverted();
-        let found = A::table(&self.connections).find(&tuple);
-        let Some(connection) = found.filter(|_| quoted.source == destination) else {
+        let of_connection = |connection: Arc<Connection<A>>| {
+            let direction = connection.direction(&tuple);
+            (Arc::clone(connection.server()), direction, connection.rewrite(direction))
+        };
+        let of_datagram = || {
+            let (server, rewrite) = answer_of_one_packet(services, &tuple)?;
+            Some((server, Direction::Reply, rewrite))
+        };
+        let found = A::table(&self.connections).find(&tuple).map(of_connection);
+        let found = found.or_else(of_datagram).filter(|_| quoted.source == destination);
+        let Some((server, direction, rewrite)) = found else {
             return pass_unless_ours(services, source, destination, quote);
         };
         if !icmp::sum(source, destination, message).is_intact() {
             return Err(DropReason::IcmpChecksum);
         }
-        let direction = connection.direction(&tuple);
-        connection.server().traffic().count(direction, length);
-        translate_error::<A>(&mut header, message, &connection.rewrite(direction))?;
+        server.traffic().count(direction, length);
+        translate_error::<A>(&mut header, message, &rewrite)?;
         Ok(Decision::Forward)
     }
 

@@ -9,7 +9,7 @@ use wvs_core::roster::{Drain, Member, Parting, Standing};
 use wvs_core::service::{Ports, Protocol, Reach};
 use wvs_core::services::Services;
 use wvs_core::verdict::{DropReason, Verdict};
-use wvs_tests::packet::{ACK, RST, SYN, SeenTransport, at, cut, receive, tcp, udp};
+use wvs_tests::packet::{ACK, RST, SYN, SeenTransport, at, cut, icmp_error, receive, tcp, udp};
 use wvs_tests::world::{ServiceSpec, World};
 
 use crate::{FAMILIES, V4};
@@ -98,6 +98,27 @@ fn every_datagram_of_a_one_packet_service_is_scheduled_and_answers_come_from_the
         }
         let traffic = world.servers(0)[0].traffic().totals();
         assert_eq!((traffic.connections, traffic.in_packets, traffic.out_packets), (2, 2, 2));
+    }
+}
+
+#[test]
+fn errors_about_one_packet_datagrams_come_from_the_vip_and_quote_it() {
+    for family in FAMILIES {
+        let mut spec = family.service(Protocol::Udp);
+        spec.settings.is_one_packet = true;
+        let world = World::new(vec![spec]);
+        let request = udp(family.client(), family.vip(), b"?");
+        let sent = world.forward(&request);
+        // Nobody listens there.
+        let unreachable = if family.vip().is_ipv6() { [1, 4] } else { [3, 3] };
+        let client = family.client().ip();
+        let error = icmp_error(family.server(0).ip(), client, unreachable, &sent);
+        let seen = receive(&world.forward(&error));
+        assert_eq!((seen.source.ip(), seen.destination.ip()), (family.vip().ip(), client));
+        assert_eq!(seen.payload, request, "quoted as the client sent it");
+        // About what somebody else sent, to somebody else.
+        let other = icmp_error(family.server(0).ip(), family.vip().ip(), unreachable, &sent);
+        world.drop(&other, DropReason::IcmpQuote);
     }
 }
 

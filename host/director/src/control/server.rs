@@ -49,7 +49,7 @@ pub trait Answers: Send + Sync + 'static {
     /// The plugins now.
     fn plugins(&self) -> PluginsSnapshot;
 
-    /// The metrics now, as [`metrics`] has them. May take tens of milliseconds.
+    /// The metrics now, as [`metrics`](crate::metrics) has them. May take tens of milliseconds.
     fn metrics(&self) -> String;
 
     /// At most so many connections as `filter` says, and of those it asks for. `None` without such a
