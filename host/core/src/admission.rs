@@ -60,6 +60,12 @@ impl Director {
                 }
                 Protocol::Tcp | Protocol::Udp => {
                     if let Some((server, rewrite)) = answer_of_one_packet(services, tuple) {
+                        if let Some(Endpoint { address, .. }) = rewrite.source
+                            && incoming.may_travel_no_further()
+                        {
+                            let exceeded = Answer::TimeExceeded(address.into());
+                            return Ok(Opened::Decision(Decision::Answer(exceeded)));
+                        }
                         return Ok(Opened::Datagram(server, Direction::Reply, rewrite));
                     }
                     // Only a real server's own could show its address to a client.

@@ -31,7 +31,7 @@ use run::{Outcome, Run};
 const SEEDS: u64 = 256;
 
 /// What must have happened at least once in that many seeds, or the simulation proves little.
-const EXPECTED: [&str; 34] = [
+const EXPECTED: [&str; 37] = [
     "Forward",
     "Reply",
     "Pass",
@@ -53,6 +53,7 @@ const EXPECTED: [&str; 34] = [
     "Drop(TableFull)",
     "Drop(TcpHeader)",
     "Drop(UdpHeader)",
+    "answer of a one-packet service",
     "clock went back",
     "clock went on",
     "damaged packet forwarded",
@@ -62,7 +63,9 @@ const EXPECTED: [&str; 34] = [
     "expired",
     "replaced",
     "partial checksum forwarded",
+    "placed by a template",
     "scheduler replaced",
+    "template refused",
     "transfer completed",
     "transfer failed",
     "weight changed",

@@ -1,17 +1,20 @@
 //! The shadow model: what the documentation promises, restated as plainly as possible over
 //! `HashMap`s, and held against every verdict of the director.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use wvs_core::connection::state::{State, Timeouts};
 use wvs_core::connection::table::Table;
 use wvs_core::connection::tuple::Tuple;
 use wvs_core::director::{ClosedPort, Director, DirectorConfig};
 use wvs_core::packet::address::Address;
+use wvs_core::persistence::{Persistence, Quiesced};
 use wvs_core::scheduler::Pick;
 use wvs_core::service::{OnNoServer, OnStray, Protocol};
 use wvs_core::stats::Counter;
+use wvs_core::time::Moment;
 use wvs_core::verdict::{DropReason, Verdict};
 use wvs_tests::world::LATENESS;
 
@@ -28,6 +31,8 @@ pub(crate) struct ShadowService {
     pub(crate) on_no_server: OnNoServer,
     /// Every address and port that can stand in for a client, with full NAT.
     pub(crate) pool: Option<Vec<SocketAddr>>,
+    pub(crate) persistence: Option<Persistence>,
+    pub(crate) is_one_packet: bool,
     pub(crate) servers: Vec<ShadowServer>,
 }
 
@@ -64,7 +69,23 @@ struct ShadowConnection {
     is_half_open: bool,
     /// Its server has sent something.
     is_answered: bool,
+    /// The template that it began with.
+    template: Option<(TemplateKey, u64)>,
 }
+
+/// The server that a client has, and those of its network.
+#[derive(Debug)]
+struct ShadowTemplate {
+    /// No two have the same.
+    number: u64,
+    server: usize,
+    expires_ms: u64,
+    /// Those that began with it.
+    connections: HashSet<u64>,
+}
+
+/// Of a template: its service, and the network of its clients.
+type TemplateKey = (usize, IpAddr);
 
 /// Protocol, source and destination.
 type Ends = (Protocol, SocketAddr, SocketAddr);
@@ -100,6 +121,14 @@ pub(crate) struct Model {
     connections: HashMap<u64, ShadowConnection>,
     by_original: HashMap<Ends, u64>,
     by_reply: HashMap<Ends, u64>,
+    templates: HashMap<TemplateKey, ShadowTemplate>,
+    /// By service: connections and datagrams placed by a template, and clients that got none.
+    persistent: Vec<u64>,
+    refused: Vec<u64>,
+    /// Datagrams of servers that belong to no connection.
+    lone_answers: u64,
+    /// What of the time is over is not certain any more: sweeps may have come at a later hour.
+    has_clock_gone_back: bool,
     next: u64,
     opened: u64,
     expired: u64,
@@ -125,11 +154,16 @@ struct Evidence<'e> {
 impl Model {
     pub(crate) fn new(settings: DirectorConfig, services: Vec<ShadowService>) -> Self {
         Self {
+            persistent: vec![0; services.len()],
+            refused: vec![0; services.len()],
             settings,
             services,
             connections: HashMap::new(),
             by_original: HashMap::new(),
             by_reply: HashMap::new(),
+            templates: HashMap::new(),
+            lone_answers: 0,
+            has_clock_gone_back: false,
             next: 0,
             opened: 0,
             expired: 0,
@@ -142,6 +176,19 @@ impl Model {
 
     pub(crate) fn live(&self) -> usize {
         self.connections.len()
+    }
+
+    pub(crate) fn clock_went_back(&mut self) {
+        self.has_clock_gone_back = true;
+    }
+
+    /// What happened that no verdict tells, and how often.
+    pub(crate) fn happened(&self) -> [(&'static str, u64); 3] {
+        [
+            ("placed by a template", self.persistent.iter().sum()),
+            ("template refused", self.refused.iter().sum()),
+            ("answer of a one-packet service", self.lone_answers),
+        ]
     }
 
     /// Holds the director's decision on a packet against what should have become of it.
@@ -265,6 +312,15 @@ impl Model {
                 }
                 Protocol::Icmp if !self.is_directors(vip.ip()) => Expected::Passed,
                 Protocol::Icmp => Expected::Dropped(DropReason::IcmpType),
+                Protocol::Udp if let Some((service, server)) = self.one_packet(client) => {
+                    let seen_as = self.services[service].address;
+                    if wire.hop_limit <= 1 {
+                        return self.answer(wire, Answer::TimeExceeded(seen_as.ip()), now_ms);
+                    }
+                    self.lone_answers += 1;
+                    self.count(service, server, false, wire.length);
+                    Expected::Translated(seen_as, vip)
+                }
                 Protocol::Tcp | Protocol::Udp => {
                     let is_late = self.real_servers().any(|server| server == (protocol, client));
                     if is_late || self.is_directors(vip.ip()) {
@@ -296,18 +352,26 @@ impl Model {
         if wire.hop_limit <= 1 {
             return self.answer(wire, Answer::TimeExceeded(vip.ip()), now_ms);
         }
-        if self.live() >= self.settings.limits.connections && !self.evict_one(evidence.director) {
+        let is_one_packet = self.services[service].is_one_packet;
+        if !is_one_packet
+            && self.live() >= self.settings.limits.connections
+            && !self.evict_one(evidence.director)
+        {
             let has_half_open = self.connections.values().any(|connection| connection.is_half_open);
             assert!(!has_half_open, "refused while a half-open connection could have made way");
             return Expected::Dropped(DropReason::TableFull);
         }
-        let picks = &mut *evidence.picks;
-        assert!(!picks.is_empty(), "a scheduler should have been asked");
-        let (asked, pick) = picks.remove(0);
-        assert_eq!(asked, service, "another service's scheduler was asked");
-        let Some(server) = self.place(service, pick) else {
+        let Some((server, template)) = self.server_for(service, client.ip(), now_ms, evidence)
+        else {
             return self.refuse_for_lack(service, wire, DropReason::NoServer, now_ms);
         };
+        if is_one_packet {
+            self.services[service].servers[server].traffic[0] += 1;
+            self.renew(service, template, now_ms);
+            self.count(service, server, true, wire.length);
+            let rip = self.services[service].servers[server].address;
+            return Expected::Translated(client, rip);
+        }
         let rip = self.services[service].servers[server].address;
         let mut seen_as = client;
         if let Some(pool) = self.services[service].pool.clone() {
@@ -325,6 +389,8 @@ impl Model {
             seen_as = found;
         } else if let Some(holder) = self.by_reply.get(&(protocol, rip, client)).copied() {
             if !is_over(self.connections[&holder].state) {
+                // The client tried.
+                self.renew(service, template, now_ms);
                 return Expected::Dropped(DropReason::ReplyTupleTaken);
             }
             self.forget(holder);
@@ -341,6 +407,9 @@ impl Model {
         self.services[service].servers[server].traffic[0] += 1;
         self.by_original.insert((protocol, client, vip), id);
         self.by_reply.insert((protocol, rip, seen_as), id);
+        if let Some(template) = self.renew(service, template, now_ms) {
+            template.connections.insert(id);
+        }
         let connection = ShadowConnection {
             service,
             server,
@@ -354,9 +423,92 @@ impl Model {
             latest_ms: now_ms,
             is_half_open: protocol == Protocol::Tcp,
             is_answered: false,
+            template,
         };
         self.connections.insert(id, connection);
         self.carry(id, true, wire, now_ms)
+    }
+
+    /// Where a new connection or a datagram of a client goes, and the template that it goes by from
+    /// now on.
+    fn server_for(
+        &mut self,
+        service: usize,
+        client: IpAddr,
+        now_ms: u64,
+        evidence: &mut Evidence<'_>,
+    ) -> Option<(usize, Option<(TemplateKey, u64)>)> {
+        let persistence = self.services[service].persistence;
+        let key = persistence.map(|held| (service, network(client, held.prefix)));
+        let was_asked = !evidence.picks.is_empty();
+        let present = key.and_then(|key| self.templates.get(&key));
+        if !self.has_clock_gone_back {
+            let holds = present.is_some_and(|template| self.holds(service, template, now_ms));
+            assert_eq!(was_asked, !holds, "scheduler asked, by {present:?} at {now_ms}");
+        }
+        if !was_asked {
+            let template = present.expect("a template, where no scheduler was asked");
+            let (server, number) = (template.server, template.number);
+            self.persistent[service] += 1;
+            return Some((server, key.map(|key| (key, number))));
+        }
+        let (asked, pick) = evidence.picks.remove(0);
+        assert_eq!(asked, service, "another service's scheduler was asked");
+        let server = self.place(service, pick)?;
+        let (Some(held), Some(key)) = (persistence, key) else { return Some((server, None)) };
+        let list = evidence.director.services();
+        let templates = &list.list()[service].terms().templates;
+        assert!(templates.count() <= held.templates_max, "templates");
+        if templates.refused() > self.refused[service] {
+            self.refused[service] += 1;
+            if !self.has_clock_gone_back {
+                let is_there = |template: &ShadowTemplate| self.holds(service, template, now_ms);
+                let others = self.templates.iter().filter(|((of, _), _)| *of == service);
+                let held_now = others.filter(|(_, template)| is_there(template)).count();
+                assert!(held_now <= held.templates_max, "{held_now} templates");
+            }
+            return Some((server, None));
+        }
+        self.next += 1;
+        let number = self.next;
+        let expires_ms = now_ms + millis(held.timeout);
+        let connections = HashSet::new();
+        let template = ShadowTemplate { number, server, expires_ms, connections };
+        self.templates.insert(key, template);
+        Some((server, Some((key, number))))
+    }
+
+    /// Whether a template still stands for its clients' server.
+    fn holds(&self, service: usize, template: &ShadowTemplate, now_ms: u64) -> bool {
+        let ShadowService { persistence, servers, .. } = &self.services[service];
+        let is_quiesced = servers[template.server].weight == 0;
+        let is_broken = persistence.is_some_and(|held| held.quiesced == Quiesced::Break);
+        let is_over = template.connections.is_empty() && template.expires_ms <= now_ms;
+        !(is_over || is_quiesced && is_broken)
+    }
+
+    /// A connection or a datagram goes by a template, if it is still there.
+    fn renew(
+        &mut self,
+        service: usize,
+        template: Option<(TemplateKey, u64)>,
+        now_ms: u64,
+    ) -> Option<&mut ShadowTemplate> {
+        let (key, number) = template?;
+        let timeout = self.services[service].persistence?.timeout;
+        let template = self.templates.get_mut(&key).filter(|held| held.number == number)?;
+        template.expires_ms = now_ms + millis(timeout);
+        Some(template)
+    }
+
+    /// The service without connections that has this real server, and which one it is.
+    fn one_packet(&self, server: SocketAddr) -> Option<(usize, usize)> {
+        self.services.iter().enumerate().filter(|(_, service)| service.is_one_packet).find_map(
+            |(index, service)| {
+                let is_it = |other: &ShadowServer| other.address == server;
+                Some((index, service.servers.iter().position(is_it)?))
+            },
+        )
     }
 
     /// A connection that nobody can take.
@@ -452,6 +604,14 @@ impl Model {
                 self.count(service, server, false, wire.length);
                 return Expected::TranslatedError([vip.ip(), client.ip()], [client, vip]);
             }
+            // About a datagram of a client's that opened none.
+            if protocol == Protocol::Udp
+                && let Some((service, server)) = self.one_packet(destination)
+            {
+                let vip = self.services[service].address;
+                self.count(service, server, false, wire.length);
+                return Expected::TranslatedError([vip.ip(), source.ip()], [source, vip]);
+            }
         }
         let is_rip = |ip: IpAddr| self.real_servers().any(|(_, server)| server.ip() == ip);
         let is_ours = match quote {
@@ -546,14 +706,20 @@ impl Model {
     }
 
     fn forget(&mut self, id: u64) {
-        let ShadowConnection { protocol, client, vip, rip, seen_as, .. } =
+        let ShadowConnection { protocol, client, vip, rip, seen_as, template, .. } =
             self.connections.remove(&id).unwrap();
+        if let Some((key, number)) = template
+            && let Some(template) = self.templates.get_mut(&key)
+            && template.number == number
+        {
+            assert!(template.connections.remove(&id));
+        }
         assert_eq!(self.by_original.remove(&(protocol, client, vip)), Some(id));
         assert_eq!(self.by_reply.remove(&(protocol, rip, seen_as)), Some(id));
     }
 
     /// Every count of the director's is the model's.
-    pub(crate) fn compare(&self, director: &Director) {
+    pub(crate) fn compare(&self, director: &Director, now_ms: u64) {
         assert_eq!(director.connections(), self.live(), "live connections");
         assert!(self.live() <= self.settings.limits.connections);
         let table = director.table();
@@ -573,6 +739,23 @@ impl Model {
                 assert_eq!(found, (active, inactive), "counts of {}", server.address());
             }
         }
+        if !self.has_clock_gone_back {
+            self.compare_templates(director, now_ms);
+        }
+    }
+
+    fn compare_templates(&self, director: &Director, now_ms: u64) {
+        let list = director.services();
+        for ((service, client), template) in &self.templates {
+            let templates = &list.list()[*service].terms().templates;
+            let found = templates.find(*client, Moment::from_millis(now_ms));
+            let found = found.map(|found| (found.server.address(), found.connections));
+            let expected = self.holds(*service, template, now_ms).then(|| {
+                let server = self.services[*service].servers[template.server].address;
+                (server, u32::try_from(template.connections.len()).unwrap())
+            });
+            assert_eq!(found, expected, "template of {client}");
+        }
     }
 
     /// Every total of the director's is the model's.
@@ -585,6 +768,10 @@ impl Model {
         assert_eq!(verdicts.held(), seen("Hold"));
         for reason in DropReason::ALL {
             assert_eq!(verdicts.dropped(*reason), seen(&format!("Drop({reason:?})")), "{reason}");
+        }
+        for (index, service) in director.services().list().iter().enumerate() {
+            let found = (service.counters().persistent.get(), service.terms().templates.refused());
+            assert_eq!(found, (self.persistent[index], self.refused[index]), "by templates");
         }
         for (service, shadow) in director.services().list().iter().zip(&self.services) {
             for (server, shadow) in service.servers().iter().zip(&shadow.servers) {
@@ -641,6 +828,23 @@ fn state_in_table(director: &Director, connection: &ShadowConnection) -> Option<
         find(director.tables().v4(), connection)
     } else {
         find(director.tables().v6(), connection)
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap()
+}
+
+/// The address without all but its first bits.
+fn network(address: IpAddr, bits: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(address) if bits < 32 => {
+            Ipv4Addr::from_bits(address.to_bits() >> (32 - bits) << (32 - bits)).into()
+        }
+        IpAddr::V6(address) if bits < 128 => {
+            Ipv6Addr::from_bits(address.to_bits() >> (128 - bits) << (128 - bits)).into()
+        }
+        whole => whole,
     }
 }
 

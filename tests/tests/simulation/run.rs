@@ -5,11 +5,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::mem::take;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use wvs_core::connection::state::{State, Timeouts};
 use wvs_core::connection::table::TableLimits;
 use wvs_core::director::{ClosedPort, DirectorConfig};
 use wvs_core::packet::{Packet, TransportChecksum};
+use wvs_core::persistence::{Persistence, Quiesced};
 use wvs_core::pool::Pool;
 use wvs_core::roster::Standing;
 use wvs_core::service::{
@@ -155,11 +157,20 @@ impl Run {
                     let first = 9000 + u16::try_from(dice.below(3)).unwrap();
                     Arc::new(Pool::new(vec![family.local], first..=first + 2))
                 });
+                let persistence = dice.chance(350).then(|| Persistence {
+                    timeout: Duration::from_secs(dice.one_of(&[1, 10, 300])),
+                    prefix: dice.one_of(&[8, 32, 128]),
+                    quiesced: dice.one_of(&[Quiesced::Honour, Quiesced::Break]),
+                    templates_max: dice.one_of(&[1, 1000]),
+                });
+                let is_one_packet = protocol == Protocol::Udp && pool.is_none() && dice.chance(400);
                 let places = |pool: &Arc<Pool>| {
                     pool.ports().map(|port| SocketAddr::new(family.local, port)).collect()
                 };
                 let shadow = ShadowService {
                     pool: pool.as_ref().map(places),
+                    persistence,
+                    is_one_packet,
                     protocol,
                     address: SocketAddr::new(family.vip, port),
                     timeouts: timeouts(&mut dice, is_calm),
@@ -188,6 +199,8 @@ impl Run {
                         on_no_server: shadow.on_no_server,
                         on_stray: shadow.on_stray,
                         timeouts: shadow.timeouts.clone(),
+                        persistence,
+                        is_one_packet,
                         ..Settings::new(reach)
                     },
                     standings: vec![Standing::new(1); addresses.len()],
@@ -295,6 +308,11 @@ impl Run {
                 *self.happened.entry(what.to_owned()).or_default() += times.get();
             }
         }
+        for (what, times) in self.model.happened() {
+            if times > 0 {
+                *self.happened.entry(what.to_owned()).or_default() += times;
+            }
+        }
         Outcome { happened: self.happened, digest: self.digest.finish() }
     }
 
@@ -342,11 +360,14 @@ impl Run {
         let clock_ms = self.clock_ms();
         let swept = self.world.director.sweep(Moment::from_millis(clock_ms));
         let expected = self.model.sweep(clock_ms, &self.world.director);
+        for service in self.world.director.services().list() {
+            service.attend(Moment::from_millis(clock_ms));
+        }
         if swept > 0 {
             self.tell(|| format!("sweep: {swept} expired"));
         }
         assert_eq!(swept, expected, "expired connections");
-        self.model.compare(&self.world.director);
+        self.model.compare(&self.world.director, clock_ms);
     }
 
     /// The clock, the operator: whatever the seed wants.
@@ -356,6 +377,7 @@ impl Run {
             let jump = self.dice.below(jump + 1);
             if self.dice.chance(300) {
                 self.clock_offset_ms = self.clock_offset_ms.saturating_sub(jump);
+                self.model.clock_went_back();
                 self.note("clock went back");
             } else {
                 self.clock_offset_ms += jump;
@@ -497,7 +519,7 @@ impl Run {
         let decided = (verdict, &went[..]);
         let director = &self.world.director;
         self.model.judge(&octets, is_partial, decided, clock_ms, &mut picks, director);
-        self.model.compare(&self.world.director);
+        self.model.compare(&self.world.director, clock_ms);
         self.onlooker.watch(verdict, &octets, &went);
 
         if let Verdict::Drop(_) = verdict {
