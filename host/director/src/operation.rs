@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 mod fixture;
+mod plan;
 pub mod reload;
 pub mod servers;
 mod step;

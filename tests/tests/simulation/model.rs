@@ -256,17 +256,25 @@ impl Model {
         {
             return None;
         }
-        let is_over = is_over(self.connections[&id].state);
         if let Body::Tcp(segment) = wire.body
             && is_opening(segment)
             && is_original
-            && is_over
+            && self.makes_way(id)
         {
             self.forget(id);
             self.replaced += 1;
             return None;
         }
         Some(self.carry(id, is_original, wire, now_ms))
+    }
+
+    /// Whether a new connection may have the ends of this one: it is over, or it is not established
+    /// and its server is to get no new ones.
+    fn makes_way(&self, id: u64) -> bool {
+        let ShadowConnection { service, server, protocol, state, .. } = self.connections[&id];
+        let is_quiesced = self.services[service].servers[server].weight == 0;
+        let is_over = matches!(state, State::TimeWait | State::Close);
+        is_over || is_quiesced && protocol == Protocol::Tcp && state != State::Established
     }
 
     /// A packet of a connection goes its way.
@@ -388,7 +396,7 @@ impl Model {
             assert!(!is_taken(&found), "{found} is taken");
             seen_as = found;
         } else if let Some(holder) = self.by_reply.get(&(protocol, rip, client)).copied() {
-            if !is_over(self.connections[&holder].state) {
+            if !self.makes_way(holder) {
                 // The client tried.
                 self.renew(service, template, now_ms);
                 return Expected::Dropped(DropReason::ReplyTupleTaken);
@@ -850,10 +858,6 @@ fn network(address: IpAddr, bits: u8) -> IpAddr {
 
 fn is_opening(segment: Segment) -> bool {
     segment.flags & (SYN | ACK | FIN | RST) == SYN
-}
-
-fn is_over(state: State) -> bool {
-    matches!(state, State::TimeWait | State::Close)
 }
 
 fn is_unicast(address: IpAddr) -> bool {
