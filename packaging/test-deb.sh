@@ -4,6 +4,8 @@
 #
 #   packaging/test-deb.sh [--binary FILE]
 #
+# Ends with status 77 where no system can be started within this one.
+#
 # Wants root, debootstrap and a Debian mirror, systemd-nspawn (systemd-container), cargo-deb and dpkg-dev, and
 # /dev/net/tun. The first run makes the system in target/package-test/root, some 300 MB; no run changes it, nor
 # anything of this host. It takes a minute and a half, and half of that from the second run on.
@@ -21,7 +23,7 @@ finish() {
         within systemctl status --no-pager wvs >&2 || true
     fi
     if [ -n "$container" ]; then
-        kill -KILL "$leader" 2>/dev/null || true
+        kill -KILL "${leader:-$container}" 2>/dev/null || true
         wait "$container" 2>/dev/null || true
     fi
     rm -rf "$folder"
@@ -39,6 +41,10 @@ until_so() {
     done
     echo "never came to be: $*" >&2
     return 1
+}
+cannot_start() {
+    cat "$folder/console" >&2
+    exit 77
 }
 is() { [ "$1" = "$2" ] || { echo "it is '$1', not '$2'" >&2; return 1; }; }
 # What systemd says about the service.
@@ -64,9 +70,9 @@ systemd-nspawn --quiet --directory "$root" --volatile=overlay --boot --register=
     --bind=/dev/net/tun --bind-ro="$folder:/mnt" </dev/null >"$folder/console" 2>&1 &
 container=$!
 leader=
-until_so pgrep -P "$container"
+until_so pgrep -P "$container" || cannot_start
 leader=$(pgrep -P "$container")
-until_so within systemctl is-active multi-user.target
+until_so within systemctl is-active multi-user.target || cannot_start
 within chmod 666 /dev/net/tun # as udev has it
 within ip link add eth1 type veth peer name server
 within ip link add eth0 type veth peer name client
