@@ -35,6 +35,11 @@ pub fn needed() -> impl Iterator<Item = &'static str> {
     NEEDED.iter_names().map(|(name, _)| name)
 }
 
+/// Whether this thread has a capability. One that the kernel does not tell about is not missed.
+pub(crate) fn has(capability: CapabilitySet) -> bool {
+    capabilities(None).map_or(true, |sets| sets.effective.contains(capability))
+}
+
 /// What was not given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kept(CapabilitySet);

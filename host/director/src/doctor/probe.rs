@@ -8,6 +8,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use etherparse::{
@@ -81,8 +82,8 @@ pub(super) struct Outcome {
     pub(super) hole: Option<u32>,
 }
 
-/// Asks each server. Takes a second or two for 64 of them; to be called with the capability
-/// `CAP_NET_RAW`.
+/// Asks each server. Takes some seconds for 64 of them, whether they answer or not; to be called
+/// with the capability `CAP_NET_RAW`.
 ///
 /// # Errors
 /// No raw sockets.
@@ -96,10 +97,15 @@ pub(super) fn ask(targets: &[Target<'_>]) -> io::Result<Vec<Outcome>> {
             let wire = Wire::open(first.client)?;
             let mut found = vec![Outcome::default(); of_family.len()];
             wire.ask(&of_family, &mut found)?;
-            for (target, outcome) in of_family.iter().zip(&mut found) {
-                if !outcome.is_back && !outcome.is_alive {
-                    outcome.is_alive = listens(target);
+            thread::scope(|scope| {
+                for (target, outcome) in of_family.iter().zip(&mut found) {
+                    if !outcome.is_back && !outcome.is_alive {
+                        // Who is silent takes the whole time.
+                        scope.spawn(|| outcome.is_alive = listens(target));
+                    }
                 }
+            });
+            for (target, outcome) in of_family.iter().zip(&mut found) {
                 if outcome.answers_ping {
                     outcome.hole = wire.find_hole(target.way)?;
                 }

@@ -1,16 +1,14 @@
 //! What a start needs of the operating system: the capability and the TUN driver.
 
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
 
+use nix::errno::Errno;
+use rustix::thread::CapabilitySet;
+
 use super::finding::{Code, Finding};
-
-/// `CAP_NET_ADMIN` in the kernel's numbering: links, routes and rules.
-const NET_ADMIN: u32 = 12;
-
-/// `CAP_NET_RAW`: packets in somebody else's name, and those of others.
-const NET_RAW: u32 = 13;
+use crate::rights;
 
 /// The driver's file.
 const TUN: &str = "/dev/net/tun";
@@ -21,7 +19,7 @@ const DRIVER: &str = "/sys/class/misc/tun";
 /// What keeps this user from starting a director with the configuration `file`.
 pub(super) fn look(file: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if !has(NET_ADMIN) {
+    if !rights::has(CapabilitySet::NET_ADMIN) {
         let finding = Finding::new(Code::Rights, "this user has no capability CAP_NET_ADMIN")
             .advice("run the director as root; in a container: docker run --cap-add NET_ADMIN")
             .command(format!("sudo wvs run -c {}", file.display()));
@@ -39,7 +37,7 @@ pub(super) fn look(file: &Path) -> Vec<Finding> {
                 finding.command("modprobe tun")
             });
         }
-        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32) => {
+        Err(error) if is_driver_missing(&error) => {
             let what = format!("there is no driver behind {TUN}");
             findings.push(Finding::new(Code::TunMissing, what).command("modprobe tun"));
         }
@@ -54,15 +52,12 @@ pub(super) fn look(file: &Path) -> Vec<Finding> {
     findings
 }
 
-/// Whether packets can be sent and seen as a probe has to.
+/// Whether packets can be sent in somebody else's name and those of others seen, as a probe has to.
 pub(super) fn may_probe() -> bool {
-    has(NET_RAW)
+    rights::has(CapabilitySet::NET_RAW)
 }
 
-/// Whether this process has the capability. One that the kernel does not tell about is not missed.
-fn has(capability: u32) -> bool {
-    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let set = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-    set.is_none_or(|set| set >> capability & 1 == 1)
+/// Whether the file is there, but nothing behind it.
+fn is_driver_missing(error: &io::Error) -> bool {
+    [Errno::ENODEV, Errno::ENXIO].iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
 }
