@@ -22,7 +22,7 @@ mod admin;
 mod connection_log;
 mod document;
 mod forwarding;
-mod health;
+pub(crate) mod health;
 mod json_schema;
 mod key_path;
 pub mod keys;
@@ -42,7 +42,7 @@ pub use json_schema::json_schema;
 pub use kind::Kind;
 pub use problem::{Place, Problem, Severity};
 pub(crate) use schema::{SERVICES_MAX, is_name, why_not_a_host};
-pub(crate) use servers::SERVERS_MAX;
+pub(crate) use servers::{SERVERS_MAX, THRESHOLD_MAX};
 
 pub(crate) use plugins::MODULE_OCTETS_MAX;
 

@@ -272,7 +272,7 @@ async fn look_at_servers(
                     findings.push(traffic::silent(server, how));
                 } else if !outcome.is_back && nat.contains(&server) {
                     let how = "it answers this host, but not a client by way of it";
-                    findings.push(traffic::no_route_back(server, Some(way), how));
+                    findings.push(traffic::no_route_back(server, way, how));
                 }
                 findings.extend(outcome.hole.map(|longest| width::hole(way, longest)));
             }
@@ -284,7 +284,7 @@ async fn look_at_servers(
                 let packets = usize::try_from(*packets).unwrap_or(usize::MAX);
                 let count = count(packets, "packet", "packets");
                 let how = format!("it was sent {count}, and none came back");
-                findings.push(traffic::no_route_back(server, Some(way), &how));
+                findings.push(traffic::no_route_back(server, way, &how));
             }
             (None, None) => {}
         }

@@ -15,16 +15,17 @@ use super::reader::{Field, Fields, Reader};
 use super::schema::{number, set};
 use super::servers::PORT;
 
-const INTERVAL: RangeInclusive<Duration> =
+pub(crate) const INTERVAL: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(24 * 3_600);
-const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(300);
-const IN_ROW: RangeInclusive<u64> = 1..=100;
+pub(crate) const TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(300);
+pub(crate) const IN_ROW: RangeInclusive<u64> = 1..=100;
 const FAILURES: RangeInclusive<u64> = 1..=1_000;
 const OUT_FOR: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3_600);
 const STATUS: RangeInclusive<u16> = 100..=599;
-const TEXT_OCTETS_MAX: usize = 1_024;
-const ARGUMENTS_MAX: usize = 64;
-const ARGUMENT_OCTETS_MAX: usize = 4_096;
+pub(crate) const TEXT_OCTETS_MAX: usize = 1_024;
+pub(crate) const ARGUMENTS_MAX: usize = 64;
+pub(crate) const ARGUMENT_OCTETS_MAX: usize = 4_096;
 const GRPC_SERVICE_OCTETS_MAX: usize = 127;
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(2);

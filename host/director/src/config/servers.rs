@@ -18,7 +18,8 @@ use super::{DrainConfig, ServerConfig, keys};
 
 pub(super) const PORT: RangeInclusive<u64> = 1..=65_535;
 const WEIGHT: RangeInclusive<u64> = 0..=WEIGHT_MAX as u64;
-const THRESHOLD: RangeInclusive<u64> = 1..=16_777_216;
+pub(crate) const THRESHOLD_MAX: u32 = 16_777_216;
+const THRESHOLD: RangeInclusive<u64> = 1..=THRESHOLD_MAX as u64;
 pub(crate) const SERVERS_MAX: usize = 4_096;
 /// The sum of the weights of as many servers as there may be.
 const QUORUM: RangeInclusive<u64> = 1..=(SERVERS_MAX as u64 * WEIGHT_MAX as u64);

@@ -160,12 +160,12 @@ pub(super) fn clients_beside(
 }
 
 /// That a server's replies do not come back by this host.
-pub(super) fn no_route_back(server: SocketAddr, way: Option<&ServerWay>, how: &str) -> Finding {
+pub(super) fn no_route_back(server: SocketAddr, way: &ServerWay, how: &str) -> Finding {
     let what = format!("replies of the real server {server} do not come back by this host: {how}");
     let finding = Finding::new(Code::NoRouteBack, what).on(server.ip());
     let ip = if server.is_ipv6() { "ip -6" } else { "ip" };
     match way {
-        Some(ServerWay { gateway: None, source: Some(source), .. }) => finding
+        ServerWay { gateway: None, source: Some(source), .. } => finding
             .advice(
                 "the server's default route has to be this host, and its firewall has to let clients \
                  in; or give the service `forward: fullnat`",

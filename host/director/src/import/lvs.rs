@@ -7,6 +7,7 @@ use wvs_core::connection::state::State;
 use wvs_core::real_server::WEIGHT_MAX;
 
 use super::rules::{Server, Service};
+use crate::config::THRESHOLD_MAX;
 
 /// Timeouts, each by its key of `timeouts` and with its state.
 pub(super) type Timeouts = Vec<(&'static str, State, Duration)>;
@@ -16,9 +17,6 @@ pub(super) const PERSISTENCE: Duration = Duration::from_secs(360);
 
 /// The longest time, in seconds: 31 days.
 const SECONDS_MAX: u64 = 2_678_400;
-
-/// The highest threshold of connections.
-const THRESHOLD_MAX: u32 = 16_777_216;
 
 /// The schedulers of LVS, all of which WVS has.
 const SCHEDULERS: [&str; 14] =

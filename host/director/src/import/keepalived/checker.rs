@@ -5,8 +5,12 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use hyper::http::uri::{Authority, PathAndQuery};
+use wvs_health::RecordType;
 
 use super::syntax::Statement;
+use crate::config::health::{
+    ARGUMENT_OCTETS_MAX, ARGUMENTS_MAX, IN_ROW, INTERVAL, TEXT_OCTETS_MAX, TIMEOUT,
+};
 use crate::config::units::format_duration;
 use crate::import::Note;
 use crate::import::rules::{Check, Health, HttpCheck, Start};
@@ -17,26 +21,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY: u32 = 1;
 const RETRY_DNS: u32 = 3;
 const RETRY_MISC: u32 = 0;
-
-/// From one check to the next.
-const INTERVAL: RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_secs(24 * 3_600);
-
-/// How long a check may take.
-const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(300);
-
-/// The longest text of a check, in octets.
-const TEXT_OCTETS_MAX: usize = 1_024;
-
-/// Words of a command line, and octets of one.
-const WORDS_MAX: usize = 64;
-const WORD_OCTETS_MAX: usize = 4_096;
-
-/// Records that can be asked for.
-const RECORDS: [&str; 9] = ["A", "AAAA", "CNAME", "MX", "NS", "PTR", "SOA", "SRV", "TXT"];
-
-/// The most failures in a row that can be asked for.
-const FALL_MAX: u32 = 100;
 
 /// What is said of checking on the way to a checker: virtual server, real server, checker.
 #[derive(Clone, Debug, Default)]
@@ -88,8 +72,12 @@ impl Settings {
             "delay_loop" => self.delay_loop = time(statement, &INTERVAL, notes),
             "connect_timeout" => self.connect_timeout = time(statement, &TIMEOUT, notes),
             "retry" | "nb_get_retry" => match value.parse::<u32>() {
-                Ok(retry) if retry < FALL_MAX => self.retry = Some(retry),
-                _ => notes.push(statement.note("no number below 100; left out")),
+                // One failure more than that.
+                Ok(retry) if u64::from(retry) < *IN_ROW.end() => self.retry = Some(retry),
+                _ => {
+                    let what = format!("no number below {}; left out", IN_ROW.end());
+                    notes.push(statement.note(&what));
+                }
             },
             "alpha" => self.start = super::is_on(value).then_some(Start::Down),
             "virtualhost" if is_host(value) => self.virtual_host = Some(value.to_owned()),
@@ -339,8 +327,8 @@ impl<'s> Reader<'s, '_> {
         }
         self.note_rest();
         let is_good = run.first().is_some_and(|program| !program.is_empty())
-            && run.len() <= WORDS_MAX
-            && run.iter().all(|word| word.len() <= WORD_OCTETS_MAX);
+            && run.len() <= ARGUMENTS_MAX
+            && run.iter().all(|word| word.len() <= ARGUMENT_OCTETS_MAX);
         is_good.then_some(Check::Command { run, sets_weight })
     }
 
@@ -385,7 +373,7 @@ fn is_short(text: &str) -> bool {
 }
 
 fn is_record(text: &str) -> bool {
-    RECORDS.contains(&text)
+    RecordType::ALL.iter().any(|(name, _)| *name == text)
 }
 
 /// The name of a server for TLS: of a domain, or an address.
