@@ -1,5 +1,6 @@
 //! The other end of the control socket: what `wvs list` and other commands ask with.
 
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -142,25 +143,18 @@ async fn converse(
     message: Message,
     time_max: Duration,
 ) -> Result<Bytes, AskError> {
-    let (media, body) = match message {
-        Message::Empty => (None, Bytes::new()),
-        Message::Json(text) => (Some(JSON), text.into()),
-        Message::Text(text) => (Some(YAML), text.into()),
-        Message::Module(octets) => (Some(WASM), octets.into()),
-    };
-    let mut request = Request::builder().method(method).uri(path).header(header::HOST, "wvs");
-    if let Some(media) = media {
-        request = request.header(header::CONTENT_TYPE, media);
-    }
-    let foreign = |error: axum::http::Error| AskError::Foreign {
-        path: socket.to_owned(),
-        reason: error.to_string(),
-    };
-    let request = request.body(Full::new(body)).map_err(foreign)?;
-    match timeout(time_max, exchange(socket, request)).await {
-        Ok(result) => result,
-        Err(_) => Err(AskError::Silent { path: socket.to_owned(), time_max }),
-    }
+    let whole = async { begin(socket, method, path, message).await?.whole().await };
+    within(socket, time_max, whole).await
+}
+
+/// As `conversation`, which may take no longer than that.
+async fn within<T>(
+    socket: &Path,
+    time_max: Duration,
+    conversation: impl Future<Output = Result<T, AskError>>,
+) -> Result<T, AskError> {
+    let silent = |_| Err(AskError::Silent { path: socket.to_owned(), time_max });
+    timeout(time_max, conversation).await.unwrap_or_else(silent)
 }
 
 async fn connect(socket: &Path) -> Result<UnixStream, AskError> {
@@ -176,32 +170,44 @@ async fn connect(socket: &Path) -> Result<UnixStream, AskError> {
     })
 }
 
-async fn exchange(socket: &Path, request: Request<Full<Bytes>>) -> Result<Bytes, AskError> {
-    let broken = |source| AskError::Broken { path: socket.to_owned(), source };
-    let stream = connect(socket).await?;
-    let (mut sender, connection) = client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| broken(io::Error::other(error)))?;
-    let conversation = async {
-        let response =
-            sender.send_request(request).await.map_err(|error| broken(io::Error::other(error)))?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_OCTETS_MAX)
-            .collect()
-            .await
-            .map_err(|error| broken(io::Error::other(error)))?
-            .to_bytes();
-        Ok((status, body))
+/// Asks, and waits until the answer begins.
+async fn begin(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    message: Message,
+) -> Result<Received, AskError> {
+    let broken = |error| broken(socket, error);
+    let (media, body) = match message {
+        Message::Empty => (None, Bytes::new()),
+        Message::Json(text) => (Some(JSON), text.into()),
+        Message::Text(text) => (Some(YAML), text.into()),
+        Message::Module(octets) => (Some(WASM), octets.into()),
     };
-    // The connection is what moves octets while the conversation waits for them.
-    let (status, body) = tokio::select! {
-        outcome = conversation => outcome?,
-        Err(error) = connection => return Err(broken(io::Error::other(error))),
-    };
-    if status == StatusCode::OK {
-        return Ok(body);
+    let mut request = Request::builder().method(method).uri(path).header(header::HOST, "wvs");
+    if let Some(media) = media {
+        request = request.header(header::CONTENT_TYPE, media);
     }
-    Err(refused(socket, status, &body))
+    let foreign = |error: axum::http::Error| AskError::Foreign {
+        path: socket.to_owned(),
+        reason: error.to_string(),
+    };
+    let request = request.body(Full::new(body)).map_err(foreign)?;
+    let stream = TokioIo::new(connect(socket).await?);
+    let (mut sender, connection) = client::conn::http1::handshake(stream).await.map_err(broken)?;
+    // It moves the octets; what goes wrong with it shows in the answer.
+    let connection = tokio::spawn(async { _ = connection.await });
+    let response = sender.send_request(request).await.map_err(broken)?;
+    let status = response.status();
+    let received = Received { socket: socket.to_owned(), body: response.into_body(), connection };
+    if status == StatusCode::OK {
+        return Ok(received);
+    }
+    Err(refused(socket, status, &received.whole().await?))
+}
+
+fn broken(socket: &Path, error: impl Into<Box<dyn Error + Send + Sync>>) -> AskError {
+    AskError::Broken { path: socket.to_owned(), source: io::Error::other(error) }
 }
 
 fn refused(socket: &Path, status: StatusCode, body: &[u8]) -> AskError {
@@ -234,13 +240,16 @@ impl Received {
                         return Ok(Some(octets));
                     }
                 }
-                Some(Err(error)) => {
-                    let (path, source) = (self.socket.clone(), io::Error::other(error));
-                    return Err(AskError::Broken { path, source });
-                }
+                Some(Err(error)) => return Err(broken(&self.socket, error)),
                 None => return Ok(None),
             }
         }
+    }
+
+    /// All of it, which must not be endless.
+    async fn whole(mut self) -> Result<Bytes, AskError> {
+        let body = Limited::new(&mut self.body, ANSWER_OCTETS_MAX).collect().await;
+        Ok(body.map_err(|error| broken(&self.socket, error))?.to_bytes())
     }
 }
 
@@ -255,34 +264,6 @@ impl Drop for Received {
 /// # Errors
 /// See [`AskError`].
 pub async fn receive(socket: &Path, path: &str, json: String) -> Result<Received, AskError> {
-    let broken = |source| AskError::Broken { path: socket.to_owned(), source };
-    let begin = async {
-        let request = Request::post(path)
-            .header(header::HOST, "wvs")
-            .header(header::CONTENT_TYPE, JSON)
-            .body(Full::new(Bytes::from(json)))
-            .map_err(|error| broken(io::Error::other(error)))?;
-        let stream = TokioIo::new(connect(socket).await?);
-        let (mut sender, connection) = client::conn::http1::handshake(stream)
-            .await
-            .map_err(|error| broken(io::Error::other(error)))?;
-        // It moves the octets; what goes wrong with it shows in the body.
-        let connection = tokio::spawn(async { _ = connection.await });
-        let response =
-            sender.send_request(request).await.map_err(|error| broken(io::Error::other(error)))?;
-        let status = response.status();
-        let body = response.into_body();
-        let received = Received { socket: socket.to_owned(), body, connection };
-        if status == StatusCode::OK {
-            return Ok(received);
-        }
-        let mut received = received;
-        let body = Limited::new(&mut received.body, ANSWER_OCTETS_MAX).collect().await;
-        let body = body.map_err(|error| broken(io::Error::other(error)))?.to_bytes();
-        Err(refused(socket, status, &body))
-    };
-    match timeout(ASK_TIME_MAX, begin).await {
-        Ok(result) => result,
-        Err(_) => Err(AskError::Silent { path: socket.to_owned(), time_max: ASK_TIME_MAX }),
-    }
+    let begun = begin(socket, Method::POST, path, Message::Json(json));
+    within(socket, ASK_TIME_MAX, begun).await
 }
