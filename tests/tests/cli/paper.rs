@@ -10,9 +10,10 @@ use wvs::control::snapshot::{
     FateSnapshot, FragmentsSnapshot, FuelSnapshot, GenerationSnapshot, HealthSnapshot,
     KnownConnectionSnapshot, OpeningSnapshot, PacketsSnapshot, PersistenceSnapshot, PicksSnapshot,
     PluginSnapshot, PluginsSnapshot, PoolSnapshot, ReloadSnapshot, RollbackSnapshot,
-    SchedulerSnapshot, SchedulingSnapshot, SeatSnapshot, ServerChange, ServerReload,
-    ServerSnapshot, ServerStanding, ServiceFate, ServiceReload, ServiceSnapshot, ServicesSnapshot,
-    StatsSnapshot, SwapSnapshot, TimeSnapshot, TrafficSnapshot, TrialReload, TrialSnapshot,
+    SchedulerReload, SchedulerSnapshot, SchedulingSnapshot, SeatSnapshot, ServerChange,
+    ServerReload, ServerSnapshot, ServerStanding, ServiceFate, ServiceReload, ServiceSnapshot,
+    ServicesSnapshot, StatsSnapshot, SwapSnapshot, TimeSnapshot, TrafficSnapshot, TrialReload,
+    TrialSnapshot,
 };
 use wvs::operation::reload::ReloadError;
 use wvs::operation::servers::ServerAction;
@@ -452,15 +453,22 @@ impl Answers for Paper {
                 ServiceReload::new("old", ServiceFate::Removed),
                 ServiceReload::new("other", ServiceFate::Replaced),
                 ServiceReload {
-                    scheduler: Some(SwapSnapshot {
+                    scheduler: Some(SchedulerReload::Done(SwapSnapshot {
                         from: generation("sh", 4),
                         to: generation("wlc", 5),
                         is_state_carried: true,
                         took_us: 9,
-                    }),
+                    })),
                     undone: Some(generation("sh", 4)),
                     probation: Some(50),
                     record: Some(65_536),
+                    ..service("web")
+                },
+                ServiceReload {
+                    scheduler: Some(SchedulerReload::Planned {
+                        from: generation("sh", 4),
+                        to: generation("wlc", 0),
+                    }),
                     ..service("web")
                 },
                 trial(TrialReload::Begun { candidate: candidate(), share: none }),

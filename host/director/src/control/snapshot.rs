@@ -21,8 +21,8 @@ use wvs_plugin::PluginReport;
 
 use crate::seat::Seat;
 pub use change::{
-    ChangeSnapshot, ReloadSnapshot, ServerChange, ServerReload, ServerStanding, ServiceFate,
-    ServiceReload, SwapSnapshot, TrialReload,
+    ChangeSnapshot, ReloadSnapshot, SchedulerReload, ServerChange, ServerReload, ServerStanding,
+    ServiceFate, ServiceReload, SwapSnapshot, TrialReload,
 };
 pub use connection::{ConnectionFilter, ConnectionList, ConnectionSnapshot};
 pub use explanation::{

@@ -15,7 +15,8 @@ use super::{Filed, Operation, Works};
 use crate::config::units::Percent;
 use crate::config::{Config, Reading, SchedulerConfig, ServiceConfig};
 use crate::control::snapshot::{
-    GenerationSnapshot, ServerChange, ServerReload, ServiceFate, ServiceReload, TrialReload,
+    GenerationSnapshot, SchedulerReload, ServerChange, ServerReload, ServiceFate, ServiceReload,
+    TrialReload,
 };
 use crate::deployment::{self, Misfit, Modules, add_misfits};
 use crate::run::random_seed;
@@ -284,6 +285,10 @@ fn plan_scheduler<'s>(
             let plugin = at_work.module.name().to_owned();
             told.undone = Some(GenerationSnapshot { generation: number, plugin });
         }
+        let from =
+            GenerationSnapshot { generation: number, plugin: at_work.module.name().to_owned() };
+        let to = GenerationSnapshot { generation: 0, plugin: plugin.clone() };
+        told.scheduler = Some(SchedulerReload::Planned { from, to });
         match step.change().prepare_for(wanted, servers) {
             Ok(next) => step.seat(next),
             Err(cause) => misfits.push(Misfit::of_service(service, cause)),

@@ -15,7 +15,7 @@ use super::step::{self, Done, StepError};
 use super::{Filed, Operation, Works, name, tell_swap};
 use crate::config::{Config, ConfigError, Reading};
 use crate::connection_log::OpenError;
-use crate::control::snapshot::{ReloadSnapshot, ServiceReload, TrialReload};
+use crate::control::snapshot::{ReloadSnapshot, SchedulerReload, ServiceReload, TrialReload};
 use crate::route::RouteError;
 use crate::seat::{Seat, SeatError};
 
@@ -147,7 +147,7 @@ impl Operation {
 
         let snapshot = ReloadSnapshot::of(settings, told.into_iter().chain(told_of_gone));
         for service in &snapshot.services {
-            if let Some(swap) = &service.scheduler {
+            if let Some(SchedulerReload::Done(swap)) = &service.scheduler {
                 tell_swap(&service.service, swap);
             }
         }
@@ -190,7 +190,7 @@ fn note_old_vips(old_vips: &mut Vec<IpAddr>, old: &Config, new: &Config) {
 
 impl ServiceReload {
     fn note(&mut self, Done { swapped, candidate }: Done) {
-        self.scheduler = swapped.map(Into::into);
+        self.scheduler = swapped.map(|swapped| SchedulerReload::Done(swapped.into()));
         if let (Some(TrialReload::Begun { candidate: told, .. }), Some(number)) =
             (&mut self.trial, candidate)
         {
@@ -446,6 +446,17 @@ mod tests {
         assert_eq!(operation.reload().unwrap(), preview);
         assert_eq!(servers(&operation)[0].0, "10.0.0.2:80");
         assert!(operation.preview("services: 1").is_err());
+
+        fixture.configure("", &["sh"]);
+        let text = std::fs::read_to_string(fixture.path("wvs.yaml")).unwrap();
+        swap(&operation, "a", "lc");
+        let preview = &operation.preview(&text).unwrap().services[0];
+        let Some(SchedulerReload::Planned { from, to }) = &preview.scheduler else {
+            panic!("{preview:?}")
+        };
+        assert_eq!((from.plugin.as_str(), to.plugin.as_str()), ("lc", "sh"));
+        assert_eq!(preview.undone.as_ref(), Some(from));
+        assert_eq!(at_work(&operation, 0).0, "lc");
     }
 
     #[test]

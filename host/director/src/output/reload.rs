@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use super::plugins::describe_swap;
 use super::{address, count};
 use crate::control::snapshot::{
-    ReloadSnapshot, ServerChange, ServerReload, ServiceFate, ServiceReload, TrialReload,
+    ReloadSnapshot, SchedulerReload, ServerChange, ServerReload, ServiceFate, ServiceReload,
+    TrialReload,
 };
 
 /// What a reload changed, a line for each thing.
@@ -52,8 +53,13 @@ fn describe_reload(reload: &ServiceReload) -> String {
         let server = address(server.ip(), server.port());
         let _ = writeln!(text, "{service}: {server} {}", describe_server(change));
     }
-    if let Some(swap) = scheduler {
-        let _ = writeln!(text, "{service}: {}", describe_swap(swap));
+    if let Some(scheduler) = scheduler {
+        let _ = match scheduler {
+            SchedulerReload::Done(swap) => writeln!(text, "{service}: {}", describe_swap(swap)),
+            SchedulerReload::Planned { from, to } => {
+                writeln!(text, "{service}: {from} gives way to {}", to.plugin)
+            }
+        };
     }
     if let Some(undone) = undone {
         let _ = writeln!(text, "{service}: {undone} was put to work at run time, against the file");

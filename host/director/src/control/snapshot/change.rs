@@ -109,7 +109,7 @@ pub struct ServiceReload {
     /// What became of its real servers.
     pub servers: Vec<ServerReload>,
     /// Another plugin, or the same with other limits, another file or configuration.
-    pub scheduler: Option<SwapSnapshot>,
+    pub scheduler: Option<SchedulerReload>,
     /// What had been put to work while the director ran, against the file, and went.
     pub undone: Option<GenerationSnapshot>,
     /// What became of the trial.
@@ -118,6 +118,21 @@ pub struct ServiceReload {
     pub probation: Option<u64>,
     /// The octets that are recorded from now on; 0 for nothing.
     pub record: Option<usize>,
+}
+
+/// What a reload does about a service's plugin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum SchedulerReload {
+    /// Another one took its place.
+    Done(SwapSnapshot),
+    /// Another one would take it.
+    Planned {
+        /// Who has the service.
+        from: GenerationSnapshot,
+        /// Who would get it, with the number 0.
+        to: GenerationSnapshot,
+    },
 }
 
 /// What a reload made of a service.
