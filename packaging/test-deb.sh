@@ -121,6 +121,9 @@ step "reloading"
 within sed -i 's/scheduler: wlc/scheduler: rr/' /etc/wvs/wvs.yaml
 within systemctl reload wvs
 within wvs list | grep -q "203.0.113.10:80 rr"
+within sh -c 'echo "connection_log: { file: /var/log/wvs/connections.log }" >>/etc/wvs/wvs.yaml'
+within systemctl reload wvs
+is "$(within stat -c %U:%G:%a /var/log/wvs/connections.log)" wvs:wvs:640
 within cp /etc/wvs/wvs.yaml /tmp/good.yaml
 within sed -i 's/scheduler: rr/scheduler: nonsense/' /etc/wvs/wvs.yaml
 if within systemctl reload wvs 2>/dev/null; then
@@ -163,7 +166,7 @@ if within ip link show wvs0 2>/dev/null; then exit 1; fi
 
 step "purging: nothing is left"
 within dpkg --purge wvs >/dev/null 2>&1
-for path in /etc/wvs /run/wvs /usr/bin/wvs; do
+for path in /etc/wvs /run/wvs /usr/bin/wvs /var/log/wvs; do
     if within test -e "$path"; then
         echo "$path is left" >&2
         exit 1

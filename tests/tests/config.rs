@@ -105,7 +105,11 @@ fn last_value_of_each_range_is_taken_and_the_next_refused() {
         (("", "persistence: 1s,", ""), ("", "persistence: 999ms,", "")),
         (("", "persistence: { prefix: 32 },", ""), ("", "persistence: { prefix: 33 },", "")),
         (("", "quorum: 1,", ""), ("", "quorum: 0,", "")),
-        (("", "quorum: 3, hysteresis: 2,", ""), ("", "quorum: 3, hysteresis: 3,", "")),
+        (
+            ("", "quorum: 3, hysteresis: 2,", "weight: 3"),
+            ("", "quorum: 3, hysteresis: 3,", "weight: 3"),
+        ),
+        (("", "quorum: 3,", "weight: 3"), ("", "quorum: 3,", "weight: 2")),
         (("", "slow_start: 1h,", ""), ("", "slow_start: 3601s,", "")),
         (("", "drain: { deadline: 0s },", ""), ("", "drain: { deadline: 32d },", "")),
         (

@@ -332,15 +332,19 @@ fn workspace() -> PathBuf {
 }
 
 #[test]
-fn documentation_shows_every_metric_and_why_connections_end() {
+fn documentation_shows_every_metric_and_why_connections_end_and_packets_are_dropped() {
     let path = workspace().join("docs/OPERATIONS.md");
     let text = fs::read_to_string(&path).unwrap();
     let mut reasons = "| reason | |\n| --- | --- |\n".to_owned();
     for reason in EndReason::ALL {
         reasons += &format!("| `{reason}` | {} |\n", reason.description());
     }
+    let mut drops = "| reason | |\n| --- | --- |\n".to_owned();
+    for reason in DropReason::ALL {
+        drops += &format!("| `{}` | {} |\n", reason.name(), reason.description());
+    }
     let mut corrected = text.clone();
-    for (name, table) in [("metrics", Table.to_string()), ("reasons", reasons)] {
+    for (name, table) in [("metrics", Table.to_string()), ("reasons", reasons), ("drops", drops)] {
         let (start, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
         let (before, rest) = corrected.split_once(&start).expect("a place for the table");
         let (_, after) = rest.split_once(&end).expect("an end of the table");

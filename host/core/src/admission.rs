@@ -232,7 +232,8 @@ pub(crate) fn answer_of_one_packet<A: Address>(
     services: &Services,
     tuple: &Tuple<A>,
 ) -> Option<(Arc<RealServer>, Rewrite<A>)> {
-    if tuple.protocol != Protocol::Udp {
+    let client = tuple.destination.into();
+    if tuple.protocol != Protocol::Udp || services.is_vip(client) || services.is_local(client) {
         return None;
     }
     let source = (tuple.source.into(), tuple.source_port).into();

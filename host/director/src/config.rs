@@ -359,6 +359,12 @@ impl Reading {
         &self.file
     }
 
+    /// What was read; empty when it could not be.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// What was understood; only with [`is_usable`](Self::is_usable) it is what the file means.
     #[must_use]
     pub fn config(&self) -> &Config {

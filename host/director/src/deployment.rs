@@ -36,7 +36,7 @@ pub struct Deployment {
 
 /// The next numbers of services and real servers. None is given out twice in a director, so that
 /// nobody takes a new server for an old one.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Numbers {
     services: u32,
     servers: u32,

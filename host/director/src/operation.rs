@@ -50,8 +50,8 @@ pub struct Operation {
     seats: ArcSwap<Vec<Arc<Seat>>>,
     /// Held while something is put to work: one at a time.
     works: Mutex<Works>,
-    /// Tells that the configuration was put to work again.
-    reloads: Sender<()>,
+    /// Tells that the configuration was read again, and whether it was put to work.
+    reloads: Sender<bool>,
 }
 
 /// What leads packets to the director.
@@ -228,7 +228,7 @@ impl Operation {
             config: ArcSwap::from_pointee(config),
             seats: ArcSwap::from_pointee(seats),
             works: Mutex::new(works),
-            reloads: Sender::new(()),
+            reloads: Sender::new(true),
         }
     }
 
@@ -244,9 +244,10 @@ impl Operation {
         self.config.load_full()
     }
 
-    /// Tells each time that the configuration was put to work again, from now on.
+    /// Tells each time that the configuration was read again, from now on, and whether it was put to
+    /// work.
     #[must_use]
-    pub fn reloads(&self) -> Receiver<()> {
+    pub fn reloads(&self) -> Receiver<bool> {
         self.reloads.subscribe()
     }
 

@@ -274,9 +274,10 @@ impl Running {
         self.state.operation.config()
     }
 
-    /// Tells each time that the configuration was put to work again, whoever asked for it.
+    /// Tells each time that the configuration was read again, whoever asked for it, and whether it
+    /// was put to work.
     #[must_use]
-    pub fn reloads(&self) -> tokio::sync::watch::Receiver<()> {
+    pub fn reloads(&self) -> tokio::sync::watch::Receiver<bool> {
         self.state.operation.reloads()
     }
 

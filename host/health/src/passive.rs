@@ -29,13 +29,20 @@ pub struct Passive {
     seen: Option<Signs>,
     /// The time at which it is up again.
     until: Option<Duration>,
+    /// Until then connections from before end that were not answered.
+    aftermath: Duration,
 }
+
+/// How long a connection waits for an answer until it counts as unanswered, and some more: LVS's
+/// timeout for `SYN_RECV` is 60 s.
+const UNANSWERED_AFTER: Duration = Duration::from_secs(75);
 
 impl Passive {
     /// Down for `duration` after `failures` in a row, at least one.
     #[must_use]
     pub fn new(failures: u32, duration: Duration) -> Self {
-        Self { failures: failures.max(1), duration, in_row: 0, seen: None, until: None }
+        let (failures, aftermath) = (failures.max(1), Duration::ZERO);
+        Self { failures, duration, in_row: 0, seen: None, until: None, aftermath }
     }
 
     /// Looks at the counters at `now`, a time since any fixed point, and says what holds. The first
@@ -51,7 +58,10 @@ impl Passive {
             self.in_row = 0;
         }
         let refused = signs.refused.wrapping_sub(before.refused);
-        let unanswered = signs.unanswered.wrapping_sub(before.unanswered);
+        let mut unanswered = signs.unanswered.wrapping_sub(before.unanswered);
+        if now < self.aftermath {
+            unanswered = 0;
+        }
         if signs.accepted == before.accepted {
             self.in_row = self.in_row.saturating_add(refused).saturating_add(unanswered);
         } else {
@@ -60,7 +70,9 @@ impl Passive {
         if self.in_row < self.failures {
             return Standing::Up;
         }
-        self.until = Some(now.saturating_add(self.duration));
+        let until = now.saturating_add(self.duration);
+        self.until = Some(until);
+        self.aftermath = until.saturating_add(UNANSWERED_AFTER);
         Standing::Down
     }
 
@@ -110,6 +122,16 @@ mod tests {
         assert_eq!(looks(&mut passive, 0, &seen), "uddd");
         let seen = [signs(0, 9, 5), signs(0, 10, 5), signs(0, 10, 5), signs(0, 11, 5)];
         assert_eq!(looks(&mut passive, 4, &seen), "uuud");
+    }
+
+    #[test]
+    fn connections_from_before_that_end_unanswered_are_not_held_against_it() {
+        let mut passive = Passive::new(2, Duration::from_secs(3));
+        assert_eq!(looks(&mut passive, 0, &[signs(0, 0, 0), signs(0, 0, 2)]), "ud");
+        let seen = [signs(0, 0, 2), signs(0, 0, 9), signs(0, 0, 20)];
+        assert_eq!(looks(&mut passive, 4, &seen), "uuu");
+        let seen = [signs(0, 0, 20), signs(0, 0, 22)];
+        assert_eq!(looks(&mut passive, 79, &seen), "ud");
     }
 
     #[test]

@@ -116,7 +116,13 @@ fn errors_about_one_packet_datagrams_come_from_the_vip_and_quote_it() {
         let seen = receive(&world.forward(&error));
         assert_eq!((seen.source.ip(), seen.destination.ip()), (family.vip().ip(), client));
         assert_eq!(seen.payload, request, "quoted as the client sent it");
-        // About what somebody else sent, to somebody else.
+        // To another than who sent what is quoted; and quoted as if the VIP had sent it.
+        let vip = family.vip();
+        let forged = udp(vip, family.server(0), b"?");
+        world.drop(
+            &icmp_error(family.server(0).ip(), vip.ip(), unreachable, &forged),
+            DropReason::IcmpQuote,
+        );
         let other = icmp_error(family.server(0).ip(), family.vip().ip(), unreachable, &sent);
         world.drop(&other, DropReason::IcmpQuote);
     }

@@ -62,7 +62,7 @@ pub(super) struct CaptureArgs {
     #[arg(long, value_name = "PROTOCOL", value_parser = ["tcp", "udp", "icmp"])]
     protocol: Option<String>,
 
-    /// Only packets that this became of.
+    /// Only packets that met this fate.
     #[arg(long = "verdict", value_enum, value_name = "VERDICT")]
     verdicts: Vec<VerdictKind>,
 
@@ -70,7 +70,7 @@ pub(super) struct CaptureArgs {
     #[arg(long, conflicts_with = "verdicts")]
     dropped: bool,
 
-    /// Only packets that were dropped for this reason, by its name in `wvs list --stats`.
+    /// Only packets that were dropped for this reason; docs/OPERATIONS.md lists all.
     #[arg(long = "reason", value_name = "REASON")]
     reasons: Vec<String>,
 

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{ConfigArg, REFUSED, complain, fail, print, print_json, refuse, runtime};
-use crate::config::{self, Config, Problem, Reading, RoutingMode};
+use crate::config::{Config, ConnectionLogConfig, LogTarget, Problem, Reading, RoutingMode};
 use crate::control::snapshot::ReloadSnapshot;
 use crate::control::{self, AskError, Message, PREVIEW};
 use crate::output::{self, count};
@@ -97,13 +97,7 @@ fn diff(args: &CheckArgs) -> u8 {
     if !reading.is_usable() {
         return refuse(reading);
     }
-    let path = &args.config.config;
-    let octets = match config::read_at_most(path, config::FILE_OCTETS_MAX) {
-        Ok(octets) => octets,
-        Err(error) => return fail(format_args!("{}: {error}", path.display())),
-    };
-    // Whatever it says by now, the director is the one to judge it.
-    let text = String::from_utf8_lossy(&octets).into_owned();
+    let text = reading.text().to_owned();
     let socket = args.socket.clone().unwrap_or_else(|| reading.config().socket.clone());
     let runtime = match runtime() {
         Ok(runtime) => runtime,
@@ -118,13 +112,25 @@ fn diff(args: &CheckArgs) -> u8 {
     }
 }
 
-/// What would refuse a start on this host, as it is now. Nothing where the kernel does not say, or
-/// routes are none of the director's business.
+/// What would refuse a start on this host, as it is now.
 fn look_at_host(config: &Config) -> Vec<String> {
-    if config.routing == RoutingMode::Off {
-        return Vec::new();
+    let mut unfit = Vec::new();
+    let group = config.admin.group.as_deref().map(control::group_of);
+    unfit.extend(group.and_then(Result::err).map(|error| error.to_string()));
+    if let Some(ConnectionLogConfig { target: LogTarget::File(file), .. }) = &config.connection_log
+        && let Some(folder) = file.parent().filter(|folder| *folder != Path::new(""))
+        && !folder.is_dir()
+    {
+        let (file, folder) = (file.display(), folder.display());
+        unfit.push(format!("no folder {folder} for the connection log {file}: make it"));
     }
-    let Ok(runtime) = runtime() else { return Vec::new() };
-    let unfit = runtime.block_on(route::check(&route_needs(config))).unwrap_or_default();
-    unfit.iter().map(ToString::to_string).collect()
+    // Unless routes are none of the director's business.
+    if config.routing != RoutingMode::Off
+        && let Ok(runtime) = runtime()
+    {
+        // Nothing where the kernel does not say.
+        let routes = runtime.block_on(route::check(&route_needs(config))).unwrap_or_default();
+        unfit.extend(routes.iter().map(ToString::to_string));
+    }
+    unfit
 }

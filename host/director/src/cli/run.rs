@@ -4,6 +4,7 @@ use std::future::pending;
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch::Receiver;
 
 use super::{ConfigArg, DONE, FAILED, fail, print, refuse, runtime};
 use crate::config::{Config, Reading};
@@ -116,10 +117,11 @@ async fn direct(mut reading: Reading) -> u8 {
         print(commands.as_bytes());
     }
     announce(&running, reading.config());
-    manager.ready(&status(&running.config())).await;
+    let mut reloads = running.reloads();
+    manager.ready(&status(&running.config(), true)).await;
     let pulse = running.pulse();
     let code = tokio::select! {
-        code = obey(&mut running, &manager, &mut stop_signals, &mut hang_up) => code,
+        code = obey(&mut running, &manager, &mut reloads, &mut stop_signals, &mut hang_up) => code,
         // Without a watchdog it ends at once, which is no reason to stop.
         () = async { manager.keep_alive(pulse).await; pending().await } => FAILED,
     };
@@ -137,10 +139,10 @@ async fn direct(mut reading: Reading) -> u8 {
 async fn obey(
     running: &mut Running,
     manager: &ServiceManager,
+    reloads: &mut Receiver<bool>,
     stop_signals: &mut StopSignals,
     hang_up: &mut Signal,
 ) -> u8 {
-    let mut reloads = running.reloads();
     loop {
         tokio::select! {
             name = stop_signals.recv() => {
@@ -155,20 +157,23 @@ async fn obey(
                 if let Err(error) = &reloaded {
                     tracing::warn!("SIGHUP: nothing was changed: {error}");
                 }
-                reloads.mark_unchanged();
-                let refused = if reloaded.is_err() { "; the last reload was refused" } else { "" };
-                manager.ready(&format!("{}{refused}", status(&running.config()))).await;
+                let is_good = *reloads.borrow_and_update();
+                manager.ready(&status(&running.config(), is_good)).await;
             }
-            Ok(()) = reloads.changed() => manager.status(&status(&running.config())).await,
+            Ok(()) = reloads.changed() => {
+                let is_good = *reloads.borrow_and_update();
+                manager.status(&status(&running.config(), is_good)).await;
+            }
         }
     }
 }
 
-/// What `systemctl status` shows.
-fn status(config: &Config) -> String {
+/// What `systemctl status` shows: what is at work, and whether the last reload changed it.
+fn status(config: &Config, is_good: bool) -> String {
     let servers: usize = config.services.iter().map(|service| service.servers.len()).sum();
     let services = count(config.services.len(), "service", "services");
-    format!("{services}, {}", count(servers, "real server", "real servers"))
+    let refused = if is_good { "" } else { "; the last reload was refused" };
+    format!("{services}, {}{refused}", count(servers, "real server", "real servers"))
 }
 
 fn announce(running: &Running, config: &Config) {

@@ -538,15 +538,15 @@ pub static SERVICE: Table = Table {
             "quorum",
             "1",
             Kind::Integer(1..=268_431_360),
-            "The sum of the weights of servers that are up below which they are too few: then \
-             those with `backup` help out, and if that is too little `sorry_server` does.",
+            "The servers are too few when the weights of those that are up add up to less than \
+             this; then those with `backup` help out, and if that is too little `sorry_server` does.",
         ),
         Key::optional(
             "hysteresis",
             "0",
             Kind::Said("0 to the quorum less 1", &Kind::Integer(0..=268_431_359)),
-            "The servers are too few only when so much is lacking, and enough again only when \
-             there is so much more.",
+            "How far below `quorum` the sum has to fall, and how far above it to rise again, for \
+             that to change.",
         ),
         Key::optional(
             "sorry_server",

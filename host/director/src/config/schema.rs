@@ -323,6 +323,7 @@ fn read_service(
     let health = ServiceHealth::read(reader, fields, folder, protocol);
     let servers = servers::read_servers(reader, fields, &mut seen.servers, common, &health);
     let (forwarding, servers) = (forwarding?, servers?);
+    servers::warn_of_quorum(reader, fields, rules.quorum, &servers);
     let is_one_packet =
         read_one_packet(reader, fields, protocol, reach.as_ref(), &forwarding, &servers, seen);
     let settings = Settings {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use wvs_core::real_server::WEIGHT_MAX;
 use wvs_core::roster::{Parting, RosterRules};
 use wvs_core::service::{Ports, Protocol, Reach};
+use wvs_health::Kind;
 
 use super::health::ServiceHealth;
 use super::key_path::KeyPath;
@@ -72,6 +73,28 @@ pub(super) fn read_rules(reader: &mut Reader<'_>, service: &Fields<'_>) -> Roste
         set(&mut rules.on_down, reader.choice(&field, &PARTINGS));
     }
     rules
+}
+
+/// Says so when even all servers together are too few.
+pub(super) fn warn_of_quorum(
+    reader: &mut Reader<'_>,
+    service: &Fields<'_>,
+    quorum: u32,
+    servers: &[ServerConfig],
+) {
+    let Some(field) = service.get("quorum") else { return };
+    let all: u64 = servers.iter().map(|server| u64::from(server.weight)).sum();
+    // A command may give a server more weight.
+    let is_fixed = |server: &ServerConfig| {
+        let kind = server.health.as_ref().and_then(|health| health.kind.as_ref());
+        !matches!(kind, Some(Kind::Command(_)))
+    };
+    if all < quorum.into() && servers.iter().all(is_fixed) {
+        let message = format!(
+            "more than all real servers together weigh, {all}: they are always too few; lower it"
+        );
+        reader.warn(&field.path, field.node.place, message);
+    }
 }
 
 /// What becomes of the connections of a server that is drained.

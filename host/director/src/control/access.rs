@@ -43,7 +43,7 @@ pub enum TokenError {
     /// It cannot be read.
     #[error(
         "the token file {path} cannot be read: {source}; make one by `(umask 077; openssl rand -hex \
-         32 > {path})`", path = path.display()
+         32 > {path})`, and let the director's user read it", path = path.display()
     )]
     File {
         /// The file.

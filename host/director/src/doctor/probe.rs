@@ -99,10 +99,13 @@ pub(super) fn ask(targets: &[Target<'_>]) -> io::Result<Vec<Outcome>> {
             wire.ask(&of_family, &mut found)?;
             thread::scope(|scope| {
                 for (target, outcome) in of_family.iter().zip(&mut found) {
-                    if !outcome.is_back && !outcome.is_alive {
-                        // Who is silent takes the whole time.
-                        scope.spawn(|| outcome.is_alive = listens(target));
+                    if outcome.is_back || outcome.is_alive || !target.has_port() {
+                        continue;
                     }
+                    // Who is silent takes the whole time. Where there is no thread left for it, it
+                    // is taken for silent.
+                    let ask = || outcome.is_alive = listens(target);
+                    let _ = thread::Builder::new().spawn_scoped(scope, ask);
                 }
             });
             for (target, outcome) in of_family.iter().zip(&mut found) {
@@ -123,11 +126,10 @@ pub(super) fn ask(targets: &[Target<'_>]) -> io::Result<Vec<Outcome>> {
 
 /// Whether something answers on the server's port.
 fn listens(target: &Target<'_>) -> bool {
-    target.has_port()
-        && match TcpStream::connect_timeout(&target.way.server, 2 * WAIT) {
-            Ok(_) => true,
-            Err(error) => error.kind() == io::ErrorKind::ConnectionRefused,
-        }
+    match TcpStream::connect_timeout(&target.way.server, 2 * WAIT) {
+        Ok(_) => true,
+        Err(error) => error.kind() == io::ErrorKind::ConnectionRefused,
+    }
 }
 
 /// Both ends of asking, for one family.

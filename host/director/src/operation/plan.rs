@@ -69,6 +69,7 @@ impl Operation {
             return Err(ReloadError::Restart(differences));
         }
         let now = self.clock.now();
+        let numbers = works.numbers.clone();
         let mut misfits = Vec::new();
         let modules = Modules::load(&config, &self.host, &mut misfits);
         let at_work: HashMap<&str, (&Arc<Seat>, &ServiceConfig)> = seats
@@ -103,6 +104,8 @@ impl Operation {
             });
         }
         if !misfits.is_empty() {
+            // Nobody has those that were given out.
+            works.numbers = numbers;
             add_misfits(&mut reading, &misfits);
             return Err(refusal(reading));
         }
@@ -115,6 +118,7 @@ impl Operation {
         let gone = gone.collect();
         let settings = different([
             ("watch", running.watch == config.watch),
+            ("plugins", running.plugins == config.plugins),
             ("metrics", running.metrics == config.metrics),
             ("connection_log", running.connection_log == config.connection_log),
         ]);

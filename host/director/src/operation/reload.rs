@@ -59,13 +59,10 @@ impl Operation {
     pub fn reload(&self) -> Result<ReloadSnapshot, ReloadError> {
         let works = &mut *self.works();
         let seats = self.seats();
-        let plan = self.plan(works, &seats, Reading::of_file(&self.file))?;
-        let log = self.connection_log.open(plan.config.connection_log.as_ref())?;
-        let reloaded = self.put_to_work(works, plan)?;
-        if let Err(error) = self.connection_log.put_to_work(log) {
-            tracing::warn!("connections are not logged: {error}");
-        }
-        Ok(reloaded)
+        let plan = self.plan(works, &seats, Reading::of_file(&self.file));
+        let reloaded = plan.and_then(|plan| self.put_to_work(works, plan));
+        self.reloads.send_replace(reloaded.is_ok());
+        reloaded
     }
 
     /// Says what a reload would change if the configuration's file had this text, and changes
@@ -76,7 +73,9 @@ impl Operation {
     pub fn preview(&self, text: &str) -> Result<ReloadSnapshot, ReloadError> {
         let works = &mut *self.works();
         let seats = self.seats();
+        let numbers = works.numbers.clone();
         let plan = self.plan(works, &seats, Reading::of_text(&self.file, text))?;
+        works.numbers = numbers;
         let told = plan.services.into_iter().map(|service| service.told);
         Ok(ReloadSnapshot::of(plan.settings, told.chain(plan.told_of_gone)))
     }
@@ -109,12 +108,17 @@ impl Operation {
                 }
             });
         }
-        let done = match step::take(steps) {
-            Ok(done) => done,
-            Err(StepError { service, cause }) => {
+        let log = self.connection_log.open(config.connection_log.as_ref());
+        let ready = log.map_err(ReloadError::from).and_then(|log| {
+            let seat = |StepError { service, cause }| ReloadError::Seat { service, cause };
+            Ok((log, step::take(steps).map_err(seat)?))
+        });
+        let (log, done) = match ready {
+            Ok(ready) => ready,
+            Err(error) => {
                 // They were there a moment ago.
                 let _ = self.ways.lead(needs_before);
-                return Err(ReloadError::Seat { service, cause });
+                return Err(error);
             }
         };
         let now = self.clock.now();
@@ -153,7 +157,9 @@ impl Operation {
         }
         let settings = snapshot.settings.join(", ");
         tracing::info!(changed = snapshot.services.len(), settings, "configuration reloaded");
-        self.reloads.send_replace(());
+        if let Err(error) = self.connection_log.put_to_work(log) {
+            tracing::warn!("connections are not logged: {error}");
+        }
         Ok(snapshot)
     }
 

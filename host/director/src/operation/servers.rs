@@ -1,5 +1,6 @@
 //! Real servers as somebody, or their health, wants them at run time.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,14 +117,18 @@ impl Operation {
     }
 
     /// Takes over all that is known of the health of the servers.
-    pub fn note_health(&self, known: impl Fn(&str, SocketAddr) -> Health) {
+    pub fn note_health(&self, known: impl Fn(&str, &RealServer) -> Health) {
         for seat in &*self.seats() {
             let service = seat.service();
+            // Packets may wait for what follows, and not for this.
+            let servers = service.servers();
+            let of = |server: &Arc<RealServer>| (server.address(), known(service.name(), server));
+            let known: HashMap<SocketAddr, Health> = servers.iter().map(of).collect();
             let before = service.look_at_roster(|roster| roster.stage());
             let stage = service.change_servers(self.clock.now(), |server, standing| {
-                let Health { is_down, measured, is_failing } = known(service.name(), server);
-                (standing.is_down, standing.measured) = (is_down, measured);
-                standing.is_failing = is_failing;
+                let Some(health) = known.get(&server) else { return };
+                (standing.is_down, standing.measured) = (health.is_down, health.measured);
+                standing.is_failing = health.is_failing;
             });
             if stage != before {
                 tell_stage(service.name(), stage);

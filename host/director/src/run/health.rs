@@ -51,9 +51,9 @@ fn follow(operation: &Operation, checkers: &Checkers, passives: &mut Passives) {
     passives.set(&config);
     // There are no news of servers that are not checked any more, nor of new ones.
     operation.note_health(|service, server| {
-        let key = ServerKey { service: service.to_owned(), server };
+        let key = ServerKey { service: service.to_owned(), server: server.address() };
         let (standing, measured) = checkers.standing(&key).unwrap_or((Standing::Up, None));
-        let is_failing = passives.is_failing(&key);
+        let is_failing = passives.is_failing(&key, server.id());
         Health { is_down: standing == Standing::Down, measured, is_failing }
     });
 }
@@ -92,8 +92,11 @@ impl Watched {
 }
 
 impl Passives {
-    fn is_failing(&self, key: &ServerKey) -> bool {
-        self.0.get(key).is_some_and(|watched| watched.standing == Standing::Down)
+    /// Whether the connections of the server with this number say so.
+    fn is_failing(&self, key: &ServerKey, id: u32) -> bool {
+        let is_failing =
+            |watched: &Watched| watched.standing == Standing::Down && watched.id == Some(id);
+        self.0.get(key).is_some_and(is_failing)
     }
 
     fn set(&mut self, config: &Config) {
