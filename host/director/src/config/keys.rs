@@ -53,6 +53,25 @@ impl Key {
     }
 }
 
+/// The key for what keepalived calls so.
+pub(super) fn of_lvs(name: &str) -> Option<&'static str> {
+    const NAMES: [(&str, &str); 12] = [
+        ("connect_timeout", "timeout"),
+        ("delay_loop", "interval"),
+        ("ip", "vip"),
+        ("lb_algo", "scheduler"),
+        ("lb_kind", "forward"),
+        ("lvs_method", "forward"),
+        ("lvs_sched", "scheduler"),
+        ("persistence_granularity", "prefix"),
+        ("persistence_timeout", "persistence"),
+        ("real_server", "servers"),
+        ("retry", "fall"),
+        ("virtual_server", "services"),
+    ];
+    NAMES.iter().find(|(theirs, _)| *theirs == name).map(|(_, ours)| *ours)
+}
+
 impl Table {
     /// The key of this name.
     #[must_use]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::document::{Key, Node, Value};
 use super::key_path::{KeyPath, printable};
-use super::keys::Table;
+use super::keys::{self, Table};
 use super::problem::{Place, Problem, Severity};
 use super::units::{Percent, UnitError, format_duration, format_size, parse_duration, parse_size};
 
@@ -159,7 +159,8 @@ impl<'s> Reader<'s> {
         for (key, node) in entries {
             let Some(known) = table.find(&key.name) else {
                 let names = table.keys.iter().map(|key| key.name);
-                let meant = nearest(&key.name, names.clone());
+                let meant = nearest(&key.name, names.clone())
+                    .or_else(|| keys::of_lvs(&key.name).filter(|name| table.has(name)));
                 let message = match meant {
                     Some(name) => format!("unknown key; did you mean \"{name}\"?"),
                     None if table.keys.is_empty() => "unknown key; remove it".to_owned(),

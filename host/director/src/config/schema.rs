@@ -510,6 +510,18 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_keepalived_are_understood_and_refused() {
+        let text = "services: [{ name: a, vip: 192.0.2.1, port: 80, lb_algo: rr, real_server: [], \
+                    retry: 3, servers: [] }]";
+        let (_, reader) = read(text, Path::new(""));
+        let told: Vec<_> = reader.problems.iter().map(|problem| problem.message.as_str()).collect();
+        assert!(told.contains(&"unknown key; did you mean \"scheduler\"?"), "{told:?}");
+        assert!(told.contains(&"unknown key; did you mean \"servers\"?"), "{told:?}");
+        // A key of another table.
+        assert!(told.iter().any(|told| told.starts_with("unknown key; use ")), "{told:?}");
+    }
+
+    #[test]
     fn documented_timeouts_are_the_ones_of_the_core() {
         assert_eq!(keys::TIMEOUTS.keys.len(), TIMEOUT_STATES.len());
         for (name, state, _) in TIMEOUT_STATES {
