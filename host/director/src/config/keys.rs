@@ -627,7 +627,7 @@ pub static SCHEDULER: Table = Table {
             "probation",
             "1000",
             Kind::Integer(0..=1_000_000_000),
-            "For so many decisions of a plugin that took another one's place, that one is kept at \
+            "For so many decisions of a plugin that took another one's place, the old one is kept at \
              hand: at a fault it decides instead and has its place back. 0: never.",
         ),
         Key::optional(
