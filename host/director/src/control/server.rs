@@ -34,7 +34,7 @@ use crate::tap::{CaptureRefusal, CaptureRequest, Recording};
 /// Changes under way at once: each may hold a module in memory, and compiling takes turns anyway.
 pub(super) const CHANGES_MAX: usize = 4;
 
-/// Looks under way at once; the next one waits. A listing of the largest configuration takes
+/// Looks under way at once at each doorway; the next one waits. A listing of the largest configuration takes
 /// megabytes, and an explanation a copy of a plugin's memory.
 const LOOKS_MAX: usize = 4;
 
@@ -118,6 +118,15 @@ impl Shared {
     fn new(answers: Arc<dyn Answers>) -> Self {
         let places = |count| Arc::new(Semaphore::new(count));
         Self { answers, changes: places(CHANGES_MAX), looks: places(LOOKS_MAX) }
+    }
+
+    /// For another doorway, whose crowd is not to be in the way of this one's.
+    fn beside(&self) -> Self {
+        Self { looks: Arc::new(Semaphore::new(LOOKS_MAX)), ..self.clone() }
+    }
+
+    fn router(self) -> Router {
+        Routes::all().router.with_state(self)
     }
 
     /// The right to change something, before anything is received for it.
@@ -222,7 +231,7 @@ pub fn routes() -> Vec<(Method, String)> {
 /// A control socket being served. Ends, and removes its file, when dropped.
 pub struct ControlServer {
     socket: ControlSocket,
-    router: Router,
+    shared: Shared,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -239,9 +248,9 @@ impl ControlServer {
     /// The operating system does not let the runtime watch the socket.
     pub fn start(socket: ControlSocket, answers: Arc<dyn Answers>) -> io::Result<Self> {
         let doorway = socket.listener()?;
-        let router = Routes::all().router.with_state(Shared::new(answers));
-        let tasks = vec![tokio::spawn(accept(doorway, None, router.clone()))];
-        Ok(Self { socket, router, tasks })
+        let shared = Shared::new(answers);
+        let tasks = vec![tokio::spawn(accept(doorway, None, shared.clone().router()))];
+        Ok(Self { socket, shared, tasks })
     }
 
     /// Serves those who come by `listener` with a token as well.
@@ -250,7 +259,8 @@ impl ControlServer {
     /// As [`start`](Self::start).
     pub fn listen(&mut self, listener: TokenListener) -> io::Result<()> {
         let (doorway, guard) = listener.into_parts()?;
-        self.tasks.push(tokio::spawn(accept(doorway, Some(guard), self.router.clone())));
+        let router = self.shared.beside().router();
+        self.tasks.push(tokio::spawn(accept(doorway, Some(guard), router)));
         Ok(())
     }
 
