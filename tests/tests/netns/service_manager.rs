@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::director::{DirectorProcess, WVS, command};
 use crate::server::web_servers;
-use crate::stage::{PATIENCE, SERVER_PORT, Stage, run_well, wait_until};
+use crate::stage::{PATIENCE, SERVER_PORT, Stage, run, run_well, wait_until};
 
 trials! {
     once service_manager_hears_of_start_reload_and_end,
@@ -96,6 +96,8 @@ fn service_manager_hears_of_start_reload_and_end() {
     assert!(listener.hear().starts_with("RELOADING=1\n"));
     let refused = "READY=1\nSTATUS=1 service, 1 real server; the last reload was refused\n";
     assert_eq!(listener.hear(), refused);
+    run(&stage.lab.director, WVS, &["reload", "--socket", &socket.to_string_lossy()]);
+    assert_eq!(listener.hear(), refused.trim_start_matches("READY=1\n"));
 
     director.stop();
     assert!(listener.hear().starts_with("STOPPING=1\n"));
