@@ -39,6 +39,20 @@ impl RecordedPacket {
     }
 }
 
+/// The blocks that are whole: a file that is being written may end within one.
+#[must_use]
+pub fn whole_blocks(file: &[u8]) -> &[u8] {
+    let mut end = 0;
+    while let Some(length) = file.get(end + 4..end + 8) {
+        let length = u32::from_le_bytes(length.try_into().expect("4 octets")) as usize;
+        if length < 12 || file.len() - end < length {
+            break;
+        }
+        end += length;
+    }
+    &file[..end]
+}
+
 impl Recorded {
     /// Reads a whole file.
     ///

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use wvs::control::snapshot::StatsSnapshot;
 use wvs::lab::{self, Lab};
-use wvs_tests::recorded::{Recorded, RecordedPacket};
+use wvs_tests::recorded::{Recorded, RecordedPacket, whole_blocks};
 
 use crate::capture::{Capture, compute_checksums};
 use crate::director::{DirectorProcess, WVS, stats};
@@ -52,7 +52,8 @@ impl Recorder {
     fn end(mut self, packets: impl Fn() -> u64) -> (Recorded, String) {
         wait_until("all packets are in the file", || {
             let file = fs::read(&self.file).expect("a file");
-            inbound(&Recorded::read(&file)) == packets()
+            let whole = whole_blocks(&file);
+            !whole.is_empty() && inbound(&Recorded::read(whole)) == packets()
         });
         let pid = Pid::from_raw(self.child.id().try_into().expect("a pid"));
         kill(pid, Signal::SIGINT).expect("it runs");
