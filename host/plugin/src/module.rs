@@ -44,8 +44,8 @@ impl fmt::Debug for Module {
 }
 
 impl Module {
-    /// Compiles `octets`, whose hash is `sha256`, after everything about them was checked that can be before. Takes a
-    /// while: call it on a thread of its own.
+    /// Compiles `octets`, whose hash is `sha256`, after everything about them was checked that can be
+    /// before. Takes a while: call it on a thread of its own.
     pub(crate) fn compile(
         engine: &Engine,
         rebuilder: Rebuilder,

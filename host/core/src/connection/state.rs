@@ -124,7 +124,7 @@ pub struct StateError(String);
 
 impl fmt::Display for StateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is no state; there are", self.0)?;
+        write!(f, "`{}` is no state; use one of", self.0)?;
         State::ALL.iter().try_for_each(|state| write!(f, " {state}"))
     }
 }

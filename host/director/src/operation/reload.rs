@@ -33,7 +33,7 @@ pub enum ReloadError {
     )]
     Restart(Vec<String>),
     /// The connection log that the file wants cannot be written.
-    #[error("{0}; the old one goes on")]
+    #[error("{0}; make its folder and let the director's user write there; nothing was changed")]
     ConnectionLog(#[from] OpenError),
     /// Packets cannot be led to the director as the file wants it.
     #[error(transparent)]
